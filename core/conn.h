@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: MIT */
+/* core/conn.h -- a connection and a listener: TCP, WebSocket, memory behind one
+ * face. Knows bytes and messages, never what they mean.
+ *
+ *   TCP      |  stream framing: bytes come, bytes go
+ *   WebSocket|  message framing: whole messages come; each send is one frame
+ *   memory   |  stream framing between two ends on one loop, no system call
+ *
+ * Reading: the loop's read buffer is filled and handed on; what the owner does
+ * not consume is kept here and comes again in front of the next bytes. An idle
+ * connection owns no buffer.
+ * Writing: sends are queued, copied when small, by reference when shared, and
+ * leave in one sendmsg at the end of the turn, inline at 256 KiB.
+ *
+ * Life: the owner gets exactly one `closed`, on a later turn than the call that
+ * closed it and with nothing after it; then it calls pmi_conn_free. */
+#ifndef PMI_CONN_H
+#define PMI_CONN_H
+
+#include "loop.h"
+#include "ws.h"
+
+typedef struct pmi_conn pmi_conn;
+typedef struct pmi_listener pmi_listener;
+
+typedef enum pmi_framing {
+    PMI_FRAMING_SNIFF, /* incoming: stream or WebSocket, told by first bytes */
+    PMI_FRAMING_STREAM,
+    PMI_FRAMING_WS
+} pmi_framing;
+
+/* All functions set, except where NULL is allowed. `ctx` as in pmi_conn_start.
+ */
+typedef struct pmi_conn_events {
+    /* Stream framing. Returns how many bytes are used up; the rest comes again
+     * with more behind it. Bytes may be changed in place. After pause or close
+     * from inside, what is returned still counts. */
+    size_t (*data)(pmi_conn *conn, uint8_t *data, size_t len, void *ctx);
+    /* WebSocket framing: one whole message, unmasked, borrowed. */
+    void (*message)(pmi_conn *conn, uint8_t *data, size_t len, bool text,
+                    void *ctx);
+    /* Framing is settled (incoming: first bytes seen; outgoing: connected, and
+     * upgraded). May be NULL. */
+    void (*open)(pmi_conn *conn, void *ctx);
+    /* The queue, which was over the low-water mark, has left. May be NULL. */
+    void (*drained)(pmi_conn *conn, void *ctx);
+    /* Once. */
+    void (*closed)(pmi_conn *conn, pm_close_reason reason, void *ctx);
+} pmi_conn_events;
+
+typedef struct pmi_conn_limits {
+    size_t in_max;    /* largest message (WebSocket), or bytes kept unconsumed
+                         (stream); over it: closed, PM_CLOSE_PACKAGE_SIZE */
+    size_t out_max;   /* queued bytes; over it pmi_conn_send gives PM_ELIMIT */
+    uint32_t open_ms; /* connect and upgrade, or sniff and upgrade: total time;
+                         over it: closed, PM_CLOSE_HANDSHAKE_TIMEOUT. 0: none */
+    bool sniff_http_only_get; /* unused bytes of other HTTP methods count as
+                                 stream */
+    int send_buffer;          /* SO_SNDBUF, 0 = the system's */
+} pmi_conn_limits;
+
+/* ---- Listening
+ * ------------------------------------------------------------------ */
+typedef struct pmi_listen_opts {
+    const char *host;    /* NULL or "": all addresses */
+    uint16_t port;       /* 0: any free one */
+    pmi_framing framing; /* of what is accepted */
+    pmi_conn_limits limits;
+    bool memory_only; /* no socket: only the door in memory */
+    /* A new connection, not started yet: start it (pmi_conn_start) or close it
+     * and free it at once, from inside this call. */
+    void (*accepted)(pmi_listener *listener, pmi_conn *conn, void *ctx);
+    void *ctx;
+} pmi_listen_opts;
+
+/* Opens the socket (not on a memory-only loop) and the door in memory named
+ * "host:port" (127.0.0.1 for all addresses). With port 0 on a memory-only loop
+ * a free number is taken from 40000 upwards.
+ * PM_EADDR in use or not ours; PM_ENET; PM_ERESOLVE host is not numeric and not
+ * localhost; PM_ENOMEM. */
+pm_err pmi_listen(pm_loop *loop, const pmi_listen_opts *opts,
+                  pmi_listener **out);
+uint16_t pmi_listener_port(const pmi_listener *listener);
+/* Accepting stops at EMFILE by itself and goes on 100 ms later. */
+void pmi_listener_pause(pmi_listener *listener, bool paused);
+void pmi_listener_close(pmi_listener *listener); /* frees it; NULL is fine */
+
+/* ---- Connecting
+ * ------------------------------------------------------------------- */
+typedef struct pmi_connect_opts {
+    const char *host;
+    uint16_t port;
+    pmi_framing framing;   /* STREAM or WS */
+    const char *ws_target; /* NULL: "/" */
+    bool memory;           /* by the door on this loop if there is one, else by
+                              socket; on a memory-only loop always the door */
+    const char *from; /* a name for the simulator's link fault; may be NULL */
+    pmi_conn_limits limits;
+} pmi_connect_opts;
+
+/* Returns at once; then `open` or `closed` (PM_CLOSE_CONNECT, ..) comes. Sends
+ * before open are queued. PM_ENOMEM, PM_ELIMIT (descriptors), PM_EINVAL. */
+pm_err pmi_conn_connect(pm_loop *loop, const pmi_connect_opts *opts,
+                        const pmi_conn_events *events, void *ctx,
+                        pmi_conn **out);
+
+/* ---- A connection
+ * ------------------------------------------------------------------- */
+/* Takes over an accepted connection: events flow from now on. `events` is
+ * borrowed until closed. */
+void pmi_conn_start(pmi_conn *conn, const pmi_conn_events *events, void *ctx);
+/* Other callbacks for the same connection (a peer that has proved itself). */
+void pmi_conn_set_events(pmi_conn *conn, const pmi_conn_events *events,
+                         void *ctx);
+void *pmi_conn_ctx(const pmi_conn *conn);
+pm_loop *pmi_conn_loop(const pmi_conn *conn);
+pmi_framing pmi_conn_framing(const pmi_conn *conn);
+bool pmi_conn_is_memory(const pmi_conn *conn);
+const pmi_addr *pmi_conn_peer(const pmi_conn *conn); /* len 0 for memory */
+
+/* Sending. One call is one message: one frame on WebSocket; on every framing
+ * urgent messages go between whole messages. */
+enum {
+    PMI_SEND_URGENT = 1 /* ahead of what waited before this turn */
+};
+/* Copies. PM_ELIMIT queue full, PM_ECLOSED, PM_ENOMEM: nothing was queued. */
+pm_err pmi_conn_send(pmi_conn *conn, const pm_slice *parts, size_t count,
+                     unsigned flags);
+/* In place: room for a message of at most `max` bytes, written before anything
+ * else is sent; then commit its real length (0: none). Stream and WebSocket;
+ * NULL: PM_ELIMIT or PM_ENOMEM, told by pmi_conn_send of the same size. */
+uint8_t *pmi_conn_reserve(pmi_conn *conn, size_t max);
+void pmi_conn_commit(pmi_conn *conn, size_t len);
+/* By reference: the chunk's bytes from `offset` on, already framed for this
+ * connection's framing (a WebSocket head in front where needed). */
+pm_err pmi_conn_send_chunk(pmi_conn *conn, pmi_chunk *chunk, size_t offset,
+                           unsigned flags);
+/* Bytes not yet handed to the system. */
+size_t pmi_conn_queued(const pmi_conn *conn);
+void pmi_conn_flush(pmi_conn *conn);
+
+/* No more data or message events until resumed; what is unconsumed is kept. */
+void pmi_conn_pause(pmi_conn *conn);
+void pmi_conn_resume(pmi_conn *conn);
+
+/* What is queued is still offered to the system once (WebSocket: a close frame
+ * with `code` behind it, 1000 for 0), then the connection ends; `closed` comes
+ * on a later turn with `reason`. Further calls are ignored; the first reason
+ * stays. linger: TCP ends by FIN and reads on (dropping) for at most 30 s;
+ * otherwise it is closed outright. */
+void pmi_conn_close(pmi_conn *conn, pm_close_reason reason, bool linger,
+                    uint16_t ws_code);
+bool pmi_conn_is_closing(const pmi_conn *conn);
+/* Drops everything at once; no `closed` comes any more. At any time, also from
+ * its own callbacks. NULL is fine. */
+void pmi_conn_free(pmi_conn *conn);
+
+/* Bytes of traffic on all connections of a loop, for counters. */
+typedef struct pmi_conn_totals {
+    uint64_t bytes_in, bytes_out, reads, writes, body_copies;
+} pmi_conn_totals;
+const pmi_conn_totals *pmi_conn_totals_of(pm_loop *loop);
+
+#endif

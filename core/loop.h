@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: MIT */
+/* core/loop.h -- turns, timer wheel, clock, random, post, flush.
+ *
+ * The inside of pm_loop (pomelo.h). The only file that knows libevent: it asks
+ * it for readiness of descriptors and for one timeout. Everything else is ours.
+ *
+ * A turn:   events of descriptors | posted calls | due timers | tasks
+ *           -> flush (what was written this turn leaves now)
+ *           -> graves (what was freed this turn is given back)
+ *
+ * A loop without sockets (pm_loop_opts.memory_only) has no event_base at all;
+ * its turns are made by pm_loop_poll alone and its time is opts.clock: with a
+ * virtual clock the same calls give the same run, bit for bit. */
+#ifndef PMI_LOOP_H
+#define PMI_LOOP_H
+
+#include "buf.h"
+#include "map.h"
+#include "sock.h"
+
+const pmi_env *pmi_loop_env(const pm_loop *loop);
+/* Time at the start of this turn, and time now. Microseconds, monotonic. */
+uint64_t pmi_loop_now_us(const pm_loop *loop);
+uint64_t pmi_loop_clock_us(pm_loop *loop);
+void pmi_loop_random(pm_loop *loop, void *out, size_t len);
+uint64_t pmi_loop_random_u64(pm_loop *loop);
+/* A map with a random key of this loop. */
+void pmi_loop_map_init(pm_loop *loop, pmi_map *map);
+bool pmi_loop_memory_only(const pm_loop *loop);
+/* True when pm_loop_poll's budget is spent: long work stops at the next whole
+ * unit and goes on in the next turn. */
+bool pmi_loop_over_budget(pm_loop *loop);
+
+/* Shared storage. The read buffer is for one callback's time. */
+#define PMI_READ_BUFFER_BYTES (128 * 1024)
+uint8_t *pmi_loop_read_buffer(pm_loop *loop);
+#define PMI_CHUNK_SMALL 4096
+pmi_chunk *pmi_loop_chunk(pm_loop *loop,
+                          size_t bytes); /* pooled when <= PMI_CHUNK_SMALL */
+
+/* ---- Being inside
+ * ------------------------------------------------------------ */
+/* Every way from outside into our callbacks goes through enter and leave. At
+ * the outermost leave the graves are emptied. */
+void pmi_loop_enter(pm_loop *loop);
+void pmi_loop_leave(pm_loop *loop);
+bool pmi_loop_inside(const pm_loop *loop);
+
+/* ---- Tasks
+ * ---------------------------------------------------------------------- */
+/* Caller's storage, all zero before the first use. A task is in one list at a
+ * time; adding it again while it waits does nothing. Cancel is always legal. */
+typedef struct pmi_task {
+    pmi_link link;
+    void (*run)(struct pmi_task *task);
+} pmi_task;
+
+/* Runs once, on a later turn, in the order of the calls. What is deferred
+ * while tasks run is for the turn after. */
+void pmi_loop_defer(pm_loop *loop, pmi_task *task, void (*run)(pmi_task *task));
+/* Runs once at the end of this turn (after the events that are already due).
+ * Outside of a turn: in the next. */
+void pmi_loop_flush_later(pm_loop *loop, pmi_task *task,
+                          void (*run)(pmi_task *task));
+/* Runs as soon as none of our callbacks is on the stack: now when none is, else
+ * at the outermost leave. For freeing what a callback may still stand on. */
+void pmi_loop_bury(pm_loop *loop, pmi_task *task, void (*run)(pmi_task *task));
+void pmi_task_cancel(pmi_task *task);
+static inline bool pmi_task_waits(const pmi_task *task)
+{
+    return pmi_link_in(&task->link);
+}
+
+/* ---- Timers
+ * ------------------------------------------------------------------------ */
+/* A wheel of 1 ms ticks: set, reset and clear in O(1). Never early; late by
+ * a tick and the loop's lag. Caller's storage, all zero before first use.
+ * Timers of the same tick fire in the order in which they were set. */
+typedef struct pmi_timer {
+    pmi_link link;
+    uint64_t due_tick;
+    void (*fire)(struct pmi_timer *timer);
+} pmi_timer;
+/* (Re)arm: fires once, delay_us from now (this turn's time). */
+void pmi_timer_set(pm_loop *loop, pmi_timer *timer, uint64_t delay_us,
+                   void (*fire)(pmi_timer *timer));
+void pmi_timer_clear(pmi_timer *timer);
+static inline bool pmi_timer_is_set(const pmi_timer *timer)
+{
+    return pmi_link_in(&timer->link);
+}
+
+/* ---- Descriptors
+ * -------------------------------------------------------------------- */
+enum { PMI_READABLE = 1, PMI_WRITABLE = 2 };
+typedef struct pmi_watch {
+    pm_loop *loop;
+    void *read_event, *write_event; /* libevent's, owned; write: while wanted */
+    int fd;
+    void (*ready)(struct pmi_watch *watch, int what);
+} pmi_watch;
+/* Watches nothing yet. */
+void pmi_watch_init(pm_loop *loop, pmi_watch *watch, int fd,
+                    void (*ready)(pmi_watch *watch, int what));
+/* What to wait for (0, PMI_READABLE, PMI_WRITABLE, both). PM_ENOMEM,
+ * PM_ENOTSUP on a loop without sockets. */
+pm_err pmi_watch_set(pmi_watch *watch, int what);
+void pmi_watch_fini(pmi_watch *watch); /* the descriptor stays the caller's */
+
+/* ---- Names
+ * ----------------------------------------------------------------------------
+ */
+/* Resolves without blocking. cb runs once on a later turn, also for errors
+ * (PM_ERESOLVE) and, with PM_ECLOSED, when the loop is freed. Numeric hosts are
+ * answered too. */
+typedef void (*pmi_resolve_cb)(pm_err err, const pmi_addr *addr, void *ctx);
+pm_err pmi_loop_resolve(pm_loop *loop, const char *host, uint16_t port,
+                        pmi_resolve_cb cb, void *ctx, void **handle);
+/* cb will not run. */
+void pmi_loop_resolve_cancel(pm_loop *loop, void *handle);
+
+/* ---- Doors in memory
+ * --------------------------------------------------------------------- */
+/* What listens on this loop without a socket, by name ("host:port"); core/conn
+ * stores its listeners here. PM_EEXIST, PM_ENOMEM. */
+pm_err pmi_loop_door_add(pm_loop *loop, const char *name, void *listener);
+void *pmi_loop_door_find(pm_loop *loop, const char *name);
+void pmi_loop_door_remove(pm_loop *loop, const char *name);
+
+/* ---- What tests and the simulator see
+ * ---------------------------------------------------- */
+/* Number of objects that still live on the loop (conns, listeners, apps); a
+ * loop is freed only at 0. */
+void pmi_loop_hold(pm_loop *loop);
+void pmi_loop_drop(pm_loop *loop);
+/* Every transfer of a memory connection asks it: delay in microseconds, or
+ * UINT64_MAX = cut the link. NULL: at once. For the simulator. */
+typedef uint64_t (*pmi_link_fault)(void *ctx, const char *from, const char *to,
+                                   size_t bytes);
+void pmi_loop_set_link_fault(pm_loop *loop, pmi_link_fault fault, void *ctx);
+pmi_link_fault pmi_loop_link_fault(pm_loop *loop, void **ctx);
+
+#endif
