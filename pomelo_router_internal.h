@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: MIT */
+/* pomelo_router_internal.h -- which server of a type: the application's router,
+ * or a built-in one (pomelo_route), per type and "default". */
+#ifndef PMI_ROUTER_INTERNAL_H
+#define PMI_ROUTER_INTERNAL_H
+
+#include "pomelo_cluster_internal.h"
+
+typedef struct pmi_router pmi_router;
+pm_err pmi_router_new(pm_app *app, pmi_router **out);
+/* Choices that are still open complete with NULL. */
+void pmi_router_free(pmi_router *router);
+
+/* Chooses a server of `type`; done runs exactly once, inside this call when the
+ * router answers at once. NULL: none (type without servers, the router said so
+ * or named a server that does not exist, or the app is freed). PM_ENOMEM: done
+ * never runs. `param` is borrowed until done has run: whoever waits keeps it.
+ */
+typedef void (*pmi_router_cb)(pmi_server *server, void *ctx);
+pm_err pmi_router_choose(pmi_router *router, pm_slice type, pm_param param,
+                         pmi_router_cb done, void *ctx);
+
+#endif

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: MIT */
+/* pomelo_session_internal.h -- sessions: the thing itself on a frontend, a view
+ * on a backend. Knows no connection: what must reach the client goes through a
+ * small table of functions that the connector hands in. */
+#ifndef PMI_SESSION_INTERNAL_H
+#define PMI_SESSION_INTERNAL_H
+
+#include "core/json.h"
+#include "pomelo_rpc_internal.h"
+
+typedef struct pmi_sessions pmi_sessions;
+
+/* The way down to the client (a frontend's session only). */
+typedef struct pmi_session_ops {
+    pm_err (*push)(pm_session *session, pm_slice route, pm_body body);
+    /* reason NULL: without a KICK package. */
+    void (*kick)(pm_session *session, const char *reason, pm_close_reason why);
+    const char *(*address)(const pm_session *session,
+                           char out[PMI_ADDR_TEXT_MAX]);
+} pmi_session_ops;
+
+struct pm_session {
+    pm_app *app; /* NULL after the app was freed */
+    pm_loop *loop;
+    const pmi_session_ops *ops; /* NULL: a backend's view */
+    void *conn;                 /* the connector's; NULL when closed */
+    uint64_t id;
+    char *uid;              /* owned; NULL: unbound */
+    char *frontend_id;      /* owned on a view; the app's own id otherwise */
+    char *address;          /* owned; made when asked for */
+    struct cJSON *settings; /* owned; NULL: none yet */
+    size_t settings_bytes;  /* names and printed values, for the limit */
+    void *data;
+    pmi_link requests; /* pm_request.in_session */
+    pmi_link same_uid; /* ring of the sessions of a uid */
+    uint32_t refs;
+    uint32_t in_flight;
+    bool closed;
+};
+
+pm_err pmi_sessions_new(pm_app *app, pmi_sessions **out);
+void pmi_sessions_free(pmi_sessions *sessions);
+/* Registers what it serves (PMI_OP_SESSION). */
+void pmi_sessions_serve(pmi_sessions *sessions);
+
+/* A frontend's session with one reference, in the table. PM_ENOMEM */
+pm_err pmi_session_open(pmi_sessions *sessions, const pmi_session_ops *ops,
+                        void *conn, pm_session **out);
+/* The connection has gone: out of the tables, requests cancelled by the caller
+ * before, the event emitted. The reference of open stays the caller's to unref.
+ */
+void pmi_session_close(pm_session *session, pm_close_reason reason);
+size_t pmi_sessions_count(const pmi_sessions *sessions);
+size_t pmi_sessions_bound(const pmi_sessions *sessions);
+
+/* The session as it travels with a forwarded request, appended: sid, frontend
+ * id, uid, settings. And back: a view with one reference. PM_EFRAME, PM_ENOMEM
+ */
+void pmi_session_export(const pm_session *session, pmi_buf *out);
+pm_err pmi_session_import(pmi_sessions *sessions, pm_slice in,
+                          pm_session **out);
+/* Sessions of a uid on this frontend; walk with pmi_session_next_same_uid until
+ * NULL. */
+pm_session *pmi_session_first_of(pmi_sessions *sessions, pm_slice uid);
+pm_session *pmi_session_next_of(pm_session *session, pm_session *first);
+
+#endif
