@@ -197,8 +197,7 @@ typedef enum pm_close_reason {
 /* Static, never NULL. */
 PM_API const char *pm_close_text(pm_close_reason reason);
 
-/* ==== Slices, bodies, allocator, log
- * ============================================= */
+/* ==== Slices, bodies, allocator, log ==================================== */
 typedef struct pm_slice {
     const void *data;
     size_t len;
@@ -488,8 +487,7 @@ PM_API uint16_t pm_app_client_port(const pm_app *app);
 PM_API pm_err pm_app_set(pm_app *app, const char *name, void *value);
 PM_API void *pm_app_get(const pm_app *app, const char *name);
 
-/* ---- Events (app.event of Pomelo)
- * ---------------------------------------------- */
+/* ---- Events (app.event of Pomelo) -------------------------------------- */
 /* Every function may be NULL. A session is borrowed until the callback returns.
  */
 typedef struct pm_app_events {
@@ -516,8 +514,7 @@ static inline pm_app_events pm_app_events_default(void)
 PM_API pm_err pm_app_listen(pm_app *app, const pm_app_events *events,
                             void *ctx);
 
-/* ---- Components and timers
- * ------------------------------------------------------ */
+/* ---- Components and timers --------------------------------------------- */
 /* Parts of the application with a life cycle (Pomelo's components). start runs
  * in order of registration inside pm_app_start before the ports open,
  * after_start when they are open, stop in reverse order. A start that fails

@@ -10,6 +10,12 @@
 
 typedef struct pmi_sessions pmi_sessions;
 
+/* The first byte of a PMI_OP_PUSH's `extra` says how receivers are named. */
+enum {
+    PMI_PUSH_BY_SID = 1, /* one session id, 8 bytes */
+    PMI_PUSH_BY_UIDS = 2 /* uids, each length (1) and bytes */
+};
+
 /* The way down to the client (a frontend's session only). */
 typedef struct pmi_session_ops {
     pm_err (*push)(pm_session *session, pm_slice route, pm_body body);
@@ -31,6 +37,7 @@ struct pm_session {
     struct cJSON *settings; /* owned; NULL: none yet */
     size_t settings_bytes;  /* names and printed values, for the limit */
     void *data;
+    pmi_link in_app;   /* every session object of the app */
     pmi_link requests; /* pm_request.in_session */
     pmi_link same_uid; /* ring of the sessions of a uid */
     uint32_t refs;

@@ -28,7 +28,7 @@
 #define PMI_OUTER(P, T, M) ((T *)(void *)((char *)(P)-offsetof(T, M)))
 #define PMI_COUNT(A) (sizeof(A) / sizeof((A)[0]))
 
-/* ---- Asserts ---------------------------------------------------------- */
+/* ---- Asserts ----------------------------------------------------------- */
 /* For invariants of our own, never for bytes or arguments from outside.
  * On with PMI_DEBUG (tests, debug builds): a trap, so that a debugger and
  * the sanitizers show the place. Off otherwise: costs nothing. */
@@ -38,7 +38,7 @@
 #define PMI_ASSERT(x) ((void)sizeof(!(x)))
 #endif
 
-/* ---- Environment: allocator and log ----------------------------------- */
+/* ---- Environment: allocator and log ------------------------------------ */
 typedef struct pmi_env {
     pm_alloc alloc; /* all three functions set */
     pm_log_cb log;  /* may be NULL: silent */
@@ -72,7 +72,7 @@ void pmi_log_line(const pmi_env *env, pm_log_level level, const char *module,
          ? pmi_log_line((env), (level), (module), __VA_ARGS__)                 \
          : (void)0)
 
-/* ---- Lists ------------------------------------------------------------ */
+/* ---- Lists ------------------------------------------------------------- */
 /* A ring with the list itself as its head; a node that is in no list
  * points to itself or is all zero. Removing twice is harmless. */
 typedef struct pmi_link {
@@ -143,7 +143,7 @@ static inline void pmi_list_move(pmi_link *to, pmi_link *from)
     pmi_list_init(from);
 }
 
-/* ---- Arithmetic, bytes, text ------------------------------------------ */
+/* ---- Arithmetic, bytes, text ------------------------------------------- */
 /* False on overflow, *out untouched. */
 static inline bool pmi_add_size(size_t a, size_t b, size_t *out)
 {

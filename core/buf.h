@@ -34,7 +34,7 @@ static inline pm_slice pmi_buf_slice(const pmi_buf *buf)
     return s;
 }
 
-/* ---- Shared chunks ------------------------------------------------------ */
+/* ---- Shared chunks ----------------------------------------------------- */
 /* Immutable once it is shared (refs > 1): a broadcast's bytes lie in one
  * chunk, every queue holds a reference. Not for several threads. */
 typedef struct pmi_chunk {
@@ -70,7 +70,7 @@ void pmi_chunk_pool_init(pmi_chunk_pool *pool, const pmi_env *env,
 void pmi_chunk_pool_fini(pmi_chunk_pool *pool);
 pmi_chunk *pmi_chunk_pool_get(pmi_chunk_pool *pool); /* NULL: no memory */
 
-/* ---- A bounded reader ---------------------------------------------------- */
+/* ---- A bounded reader -------------------------------------------------- */
 /* Reads past the end set `bad` and give zero; check once at the end. */
 typedef struct pmi_cursor {
     const uint8_t *at, *end;

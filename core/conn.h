@@ -59,8 +59,7 @@ typedef struct pmi_conn_limits {
     int send_buffer;          /* SO_SNDBUF, 0 = the system's */
 } pmi_conn_limits;
 
-/* ---- Listening
- * ------------------------------------------------------------------ */
+/* ---- Listening --------------------------------------------------------- */
 typedef struct pmi_listen_opts {
     const char *host;    /* NULL or "": all addresses */
     uint16_t port;       /* 0: any free one */
@@ -85,8 +84,7 @@ uint16_t pmi_listener_port(const pmi_listener *listener);
 void pmi_listener_pause(pmi_listener *listener, bool paused);
 void pmi_listener_close(pmi_listener *listener); /* frees it; NULL is fine */
 
-/* ---- Connecting
- * ------------------------------------------------------------------- */
+/* ---- Connecting -------------------------------------------------------- */
 typedef struct pmi_connect_opts {
     const char *host;
     uint16_t port;
@@ -104,8 +102,7 @@ pm_err pmi_conn_connect(pm_loop *loop, const pmi_connect_opts *opts,
                         const pmi_conn_events *events, void *ctx,
                         pmi_conn **out);
 
-/* ---- A connection
- * ------------------------------------------------------------------- */
+/* ---- A connection ------------------------------------------------------ */
 /* Takes over an accepted connection: events flow from now on. `events` is
  * borrowed until closed. */
 void pmi_conn_start(pmi_conn *conn, const pmi_conn_events *events, void *ctx);

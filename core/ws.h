@@ -10,8 +10,7 @@
 #define PMI_WS_MORE 0
 #define PMI_HTTP_HEAD_MAX 8192
 
-/* ---- HTTP heads -----------------------------------------------------------
- */
+/* ---- HTTP heads -------------------------------------------------------- */
 typedef struct pmi_http_head {
     pm_slice method, target; /* request: borrowed from the input */
     int status;              /* response: 101, ... */
@@ -35,8 +34,7 @@ long pmi_http_request_parse(const uint8_t *data, size_t len,
 long pmi_http_response_parse(const uint8_t *data, size_t len,
                              pmi_http_head *head);
 
-/* ---- Upgrade ----------------------------------------------------------------
- */
+/* ---- Upgrade ----------------------------------------------------------- */
 /* Sec-WebSocket-Accept of a key. out holds 29 bytes. */
 void pmi_ws_accept_key(pm_slice key, char out[29]);
 /* The server's answer: 101 (first offered sub-protocol echoed, extensions
@@ -48,8 +46,7 @@ pm_err pmi_ws_answer_upgrade(const pmi_http_head *head, pmi_buf *out);
 void pmi_ws_request_upgrade(pm_slice host, pm_slice target,
                             const uint8_t key[16], pmi_buf *out);
 
-/* ---- Frames
- * -------------------------------------------------------------------- */
+/* ---- Frames ------------------------------------------------------------ */
 enum {
     PMI_WS_CONT = 0,
     PMI_WS_TEXT = 1,
