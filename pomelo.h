@@ -13,8 +13,8 @@
  *
  *     static pm_err configure(pm_app *app, void *ctx)
  *     {
- *         return pm_app_handler(app, "connector.entryHandler.entry", entry,
- * ctx);
+ *         return pm_app_handler(app, "connector.entryHandler.entry",
+ *                               entry, ctx);
  *     }
  *
  *     int main(void)
@@ -94,9 +94,8 @@ struct cJSON;      /* cJSON's */
 /* The version of the library that is linked, "0.1.0": static. */
 PM_API const char *pm_version(void);
 
-/* ==== Errors
- * =================================================================== 0 is
- * success. Families: -1 the caller's mistake, -20 memory and limits, -40
+/* ==== Errors ================================================================
+ * 0 is success. Families: -1 the caller's mistake, -20 memory and limits, -40
  * network, -60 bytes that break a protocol, -80 the other side. Values never
  * change their number. */
 #define PM_ERRORS(X)                                                           \
@@ -240,9 +239,8 @@ typedef enum pm_log_level {
 typedef void (*pm_log_cb)(void *ctx, pm_log_level level, const char *module,
                           const char *line);
 
-/* ==== Loop
- * ======================================================================= What
- * apps share: the event_base, timers, buffers, allocator, clock. */
+/* ==== Loop ==================================================================
+ * What apps share: the event_base, timers, buffers, allocator, clock. */
 typedef struct pm_loop pm_loop;
 
 typedef struct pm_loop_opts {
@@ -299,10 +297,9 @@ PM_API void pm_loop_break(pm_loop *loop);
  * it; the loop must not be freed meanwhile. PM_ENOMEM. */
 PM_API pm_err pm_loop_post(pm_loop *loop, void (*fn)(void *arg), void *arg);
 
-/* ==== Servers
- * ====================================================================== The
- * servers table: Pomelo's servers.json. Which servers exist, and so what roles
- * this process plays. */
+/* ==== Servers ===============================================================
+ * The servers table: Pomelo's servers.json. Which servers exist, and so what
+ * roles this process plays. */
 typedef struct pm_server {
     const char *id;       /* unique in the table */
     const char *type;     /* "connector", "chat", ... */
@@ -319,8 +316,7 @@ typedef struct pm_server {
                         when the table did not come from a file */
 } pm_server;
 
-/* ==== App
- * ===========================================================================
+/* ==== App ===================================================================
  * One server of the table on one loop. Any number of apps may share a loop:
  * they then talk through memory. */
 typedef struct pm_app pm_app;
@@ -538,11 +534,10 @@ PM_API pm_err pm_app_timer(pm_app *app, uint32_t delay_ms, uint32_t repeat_ms,
 /* Harmless when it has fired. */
 PM_API void pm_app_timer_cancel(pm_app *app, uint64_t id);
 
-/* ==== Handlers and requests
- * ======================================================== A route is
- * "type.handler.method". A handler of this app's own type is called here; one
- * of another type is forwarded to a server of that type. Register everything on
- * every app: so all have the same dictionary, as in Pomelo. */
+/* ==== Handlers and requests =================================================
+ * A route is "type.handler.method". A handler of this app's own type is called
+ * here; one of another type is forwarded to a server of that type. Register
+ * everything on every app: so all have the same dictionary, as in Pomelo. */
 
 /* Must end `req` by exactly one of pm_reply_*, pm_request_fail,
  * pm_request_drop: now or later. */
@@ -606,12 +601,11 @@ PM_API pm_err pm_request_fail(pm_request *req, pm_err err, const char *detail,
 /* No answer at all. */
 PM_API void pm_request_drop(pm_request *req);
 
-/* ==== Filters
- * ==========================================================================
+/* ==== Filters ===============================================================
  * before, in order -> handler -> error handler -> after, in reverse order ->
  * answer. Global filters run on the frontend around local handling and
- * forwarding; server filters where the handler runs. An error in a before skips
- * the handler. */
+ * forwarding; server filters where the handler runs. An error in a before
+ * skips the handler. */
 typedef struct pm_response {
     pm_err err;         /* PM_OK, or why it failed */
     const char *detail; /* borrowed until the callback returns; may be NULL */
@@ -658,11 +652,10 @@ PM_API pm_err pm_filter_timeout(pm_app *app, uint32_t ms);
 /* Refuses with {"code":500} while the loop lags more than lag_ms (0: 70). */
 PM_API pm_err pm_filter_toobusy(pm_app *app, uint32_t lag_ms);
 
-/* ==== Sessions
- * =============================================================================
+/* ==== Sessions ==============================================================
  * A player's session: on its frontend the thing itself, on a backend a view
- * that came with a request; the same functions work on both, there by a call to
- * the frontend. */
+ * that came with a request; the same functions work on both, there by a call
+ * to the frontend. */
 typedef void (*pm_done_cb)(pm_err err, const char *detail, void *ctx);
 
 PM_API uint64_t
@@ -723,11 +716,10 @@ typedef bool (*pm_session_cb)(pm_session *session, void *ctx);
 PM_API size_t pm_session_each(pm_app *app, const char *uid, pm_session_cb each,
                               void *ctx);
 
-/* ==== Channels
- * ===============================================================================
- * Named groups of players (uid and the frontend that holds them), local to this
- * server. A push costs one call per frontend, whatever the number of members.
- */
+/* ==== Channels ==============================================================
+ * Named groups of players (uid and the frontend that holds them), local to
+ * this server. A push costs one call per frontend, whatever the number of
+ * members. */
 typedef struct pm_receiver {
     const char *uid;
     const char *frontend_id;
@@ -774,8 +766,7 @@ PM_API pm_err pm_broadcast(pm_app *app, const char *frontend_type,
                            const char *route, pm_body body, bool bound_only,
                            pm_push_cb cb, void *ctx);
 
-/* ==== Routing and RPC
- * =============================================================================
+/* ==== Routing and RPC =======================================================
  * Calls between servers, "type.service.method". Every call that is accepted
  * (PM_OK) completes exactly once, by its deadline, on a later turn. */
 
@@ -885,9 +876,7 @@ PM_API pm_err pm_rpc_call(pm_app *app, const pm_rpc_opts *opts, pm_rpc_cb cb,
 /* cb runs with PM_ECANCELED on a later turn. PM_ENOTFOUND: it has completed. */
 PM_API pm_err pm_rpc_cancel(pm_app *app, uint64_t call_id);
 
-/* ==== Cluster
- * ====================================================================================
- */
+/* ==== Cluster =========================================================== */
 /* Servers of the table; NULL type: all. Table order; borrowed until the table
  * changes. */
 PM_API size_t pm_server_count(const pm_app *app, const char *type);
@@ -901,8 +890,7 @@ PM_API bool pm_server_is_up(const pm_app *app, const char *id);
 PM_API pm_err pm_server_add(pm_app *app, const pm_server *server);
 PM_API pm_err pm_server_remove(pm_app *app, const char *id);
 
-/* ==== Config
- * =======================================================================================
+/* ==== Config ================================================================
  * Pomelo's files. Everything may come from memory instead. */
 typedef struct pm_config pm_config;
 /* Reads DIR/servers.json (or DIR/ENV/servers.json) and what lies beside it.
@@ -923,8 +911,7 @@ pm_config_servers(const pm_config *config,
 PM_API const char *pm_config_file(const pm_config *config, const char *name);
 PM_API void pm_config_free(pm_config *config);
 
-/* ==== A whole process
- * =================================================================================
+/* ==== A whole process =======================================================
  * The only place that touches signals. */
 typedef pm_err (*pm_configure_cb)(pm_app *app, void *ctx);
 typedef struct pm_run_opts {
@@ -957,8 +944,7 @@ static inline pm_run_opts pm_run_opts_default(void)
 PM_API pm_err pm_run(const pm_run_opts *opts, pm_configure_cb configure,
                      void *ctx);
 
-/* ==== Client
- * ============================================================================================
+/* ==== Client ================================================================
  * The other end of the wire: for bots, tests and games in C. */
 typedef enum pm_transport {
     PM_TRANSPORT_TCP = 0,
@@ -1024,9 +1010,7 @@ PM_API pm_err pm_client_request(pm_client *client, const char *route,
 PM_API pm_err pm_client_notify(pm_client *client, const char *route,
                                pm_body body);
 
-/* ==== Bodies: helpers
- * ======================================================================================
- */
+/* ==== Bodies: helpers =================================================== */
 static inline pm_slice pm_bytes(const void *data, size_t len)
 {
     pm_slice s;

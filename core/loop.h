@@ -38,14 +38,14 @@ uint8_t *pmi_loop_read_buffer(pm_loop *loop);
 pmi_chunk *pmi_loop_chunk(pm_loop *loop,
                           size_t bytes); /* pooled when <= PMI_CHUNK_SMALL */
 
-/* ---- Being inside ------------------------------------------------------- */
+/* ---- Being inside ------------------------------------------------------ */
 /* Every way from outside into our callbacks goes through enter and leave. At
  * the outermost leave the graves are emptied. */
 void pmi_loop_enter(pm_loop *loop);
 void pmi_loop_leave(pm_loop *loop);
 bool pmi_loop_inside(const pm_loop *loop);
 
-/* ---- Tasks -------------------------------------------------------------- */
+/* ---- Tasks ------------------------------------------------------------- */
 /* Caller's storage, all zero before the first use. A task is in one list at a
  * time; adding it again while it waits does nothing. Cancel is always legal. */
 typedef struct pmi_task {
@@ -69,7 +69,7 @@ static inline bool pmi_task_waits(const pmi_task *task)
     return pmi_link_in(&task->link);
 }
 
-/* ---- Timers ------------------------------------------------------------- */
+/* ---- Timers ------------------------------------------------------------ */
 /* A wheel of 1 ms ticks: set, reset and clear in O(1). Never early; late by
  * a tick and the loop's lag. Caller's storage, all zero before first use.
  * Timers of the same tick fire in the order in which they were set. */
@@ -87,7 +87,7 @@ static inline bool pmi_timer_is_set(const pmi_timer *timer)
     return pmi_link_in(&timer->link);
 }
 
-/* ---- Descriptors -------------------------------------------------------- */
+/* ---- Descriptors ------------------------------------------------------- */
 enum { PMI_READABLE = 1, PMI_WRITABLE = 2 };
 typedef struct pmi_watch {
     pm_loop *loop;
@@ -103,8 +103,7 @@ void pmi_watch_init(pm_loop *loop, pmi_watch *watch, int fd,
 pm_err pmi_watch_set(pmi_watch *watch, int what);
 void pmi_watch_fini(pmi_watch *watch); /* the descriptor stays the caller's */
 
-/* ---- Names -----------------------------------------------------------------
- * / */
+/* ---- Names ------------------------------------------------------------- */
 /* Resolves without blocking. cb runs once on a later turn, also for errors
  * (PM_ERESOLVE) and, with PM_ECLOSED, when the loop is freed. Numeric hosts are
  * answered too. */
@@ -114,14 +113,14 @@ pm_err pmi_loop_resolve(pm_loop *loop, const char *host, uint16_t port,
 /* cb will not run. */
 void pmi_loop_resolve_cancel(pm_loop *loop, void *handle);
 
-/* ---- Doors in memory ---------------------------------------------------- */
+/* ---- Doors in memory --------------------------------------------------- */
 /* What listens on this loop without a socket, by name ("host:port"); core/conn
  * stores its listeners here. PM_EEXIST, PM_ENOMEM. */
 pm_err pmi_loop_door_add(pm_loop *loop, const char *name, void *listener);
 void *pmi_loop_door_find(pm_loop *loop, const char *name);
 void pmi_loop_door_remove(pm_loop *loop, const char *name);
 
-/* ---- A place for core/conn ----------------------------------------------- */
+/* ---- A place for core/conn --------------------------------------------- */
 /* One pointer that the module above hangs on the loop: what its connections
  * share. NULL until set. pm_loop_free calls `fini` (before the chunk pools
  * go), when nothing is held any more. */
@@ -129,7 +128,7 @@ void *pmi_loop_slot(const pm_loop *loop);
 void pmi_loop_set_slot(pm_loop *loop, void *data,
                        void (*fini)(pm_loop *loop, void *data));
 
-/* ---- What tests and the simulator see ----------------------------------- */
+/* ---- What tests and the simulator see ---------------------------------- */
 /* Number of objects that still live on the loop (conns, listeners, apps); a
  * loop is freed only at 0. */
 void pmi_loop_hold(pm_loop *loop);
