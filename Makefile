@@ -18,7 +18,8 @@ SOVERSION := $(firstword $(subst ., ,$(VERSION)))
 SRCS := \
 	core/base.c core/buf.c core/map.c core/stats.c \
 	core/json.c core/pb.c core/crypto.c core/ws.c \
-	core/sock.c core/loop.c core/conn.c core/http.c \
+	core/sock.c core/loop.c core/queue.c core/pipe.c core/dial.c core/frames.c \
+	core/conn.c core/listen.c core/http.c \
 	pomelo_proto.c pomelo_dialect.c pomelo_route.c pomelo_config.c \
 	pomelo_cluster.c pomelo_rpc.c pomelo_session.c pomelo_channel.c \
 	pomelo_filter.c pomelo_handler.c pomelo_connector.c pomelo_client.c \
