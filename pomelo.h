@@ -574,9 +574,10 @@ PM_API pm_request *pm_request_find(pm_app *app, uint64_t id);
 /* Runs once if the wire side ends before the handler answers: the session
  * closed (PM_ECLOSED), the deadline passed (PM_ETIMEOUT), the app is freed
  * (PM_ECLOSED). The request must still be ended; what it answers goes nowhere.
- * One callback a request; a second call replaces it. */
+ * One callback a request; a second call replaces it. PM_ECLOSED: it has ended
+ * already, cb never runs. */
 typedef void (*pm_cancel_cb)(pm_request *req, pm_err why, void *ctx);
-PM_API void pm_request_on_cancel(pm_request *req, pm_cancel_cb cb, void *ctx);
+PM_API pm_err pm_request_on_cancel(pm_request *req, pm_cancel_cb cb, void *ctx);
 
 /* Answers. Each ends the request: `req` is gone afterwards, whatever is
  * returned. PM_ENOTIFY  a notify takes no answer (nothing is sent: harmless, as

@@ -14,6 +14,7 @@
 #ifndef PMI_REQUEST_INTERNAL_H
 #define PMI_REQUEST_INTERNAL_H
 
+#include "pomelo_dialect_internal.h"
 #include "pomelo_session_internal.h"
 
 typedef struct pmi_requests pmi_requests;
@@ -23,6 +24,7 @@ typedef enum pmi_stage {
     PMI_STAGE_DISPATCH, /* here, or to another server */
     PMI_STAGE_BEFORE,
     PMI_STAGE_HANDLER,
+    PMI_STAGE_FORWARD, /* with another server */
     PMI_STAGE_ERROR,
     PMI_STAGE_AFTER,
     PMI_STAGE_GLOBAL_ERROR,
@@ -31,9 +33,10 @@ typedef enum pmi_stage {
     PMI_STAGE_END
 } pmi_stage;
 
-/* Where the answer goes. `response` is borrowed. Not called for a request that
- * was cancelled, nor for notifies. NULL response: dropped, nothing is sent. */
-typedef void (*pmi_answer_cb)(pm_request *req, const pm_response *response);
+/* The wire side's end of a request: called exactly once. `response` is
+ * borrowed; NULL: nobody is to hear anything (dropped, or the client is gone).
+ * What it returns is what pm_reply_* tells the handler. */
+typedef pm_err (*pmi_answer_cb)(pm_request *req, const pm_response *response);
 
 /* One registered route. */
 typedef struct pmi_route_entry {
@@ -42,8 +45,9 @@ typedef struct pmi_route_entry {
     bool local;       /* of this app's own type */
     uint8_t type_len; /* of the first part */
     uint8_t route_len;
-    char *route;                             /* owned */
-    const void *client_proto, *server_proto; /* pmi_dialect_message, or NULL */
+    char *route;                        /* owned */
+    const pmi_dialect *client, *server; /* schemas in use; NULL: none */
+    const pmi_dialect_message *client_message, *server_message; /* or NULL */
 } pmi_route_entry;
 
 struct pm_request {
@@ -51,7 +55,7 @@ struct pm_request {
     pm_loop *loop;
     pm_session *session;          /* a reference */
     const pmi_route_entry *entry; /* NULL: no such route here */
-    pmi_link in_session;
+    pmi_link in_session, in_app;
     pmi_timer deadline;
     pmi_answer_cb answer;
     void *origin;      /* for answer: pm_call on a backend */
@@ -99,11 +103,16 @@ void pmi_request_cancel(pm_request *req, pm_err why);
 void pmi_request_cancel_session(pm_session *session, pm_err why);
 /* Storage back. Called at PMI_STAGE_END. */
 void pmi_request_release(pm_request *req);
-/* Sets the answer; copies what must last unless nobody looks at it before it is
- * sent
- * (`borrow`). */
+/* The holder's turn ends with this answer. Whoever looks at answers before they
+ * are sent (filters) sees a copy; else it is sent from the borrowed bytes at
+ * once. `req` is gone afterwards. */
+pm_err pmi_request_respond(pm_request *req, pm_err err, const char *detail,
+                           pm_body body);
+/* Sends what is in req->response, unless the wire side has ended already. */
+pm_err pmi_request_send(pm_request *req);
+/* Replaces req->response by a copy. PM_ENOMEM */
 pm_err pmi_request_set_response(pm_request *req, pm_err err, const char *detail,
-                                pm_body body, bool borrow);
+                                pm_body body);
 /* Pomelo's body of a failed request: {"code":500} rules. Appends JSON. */
 pm_err pmi_request_fail_text(const struct cJSON *body, uint32_t depth,
                              pmi_buf *out);
@@ -111,5 +120,8 @@ pm_err pmi_request_fail_text(const struct cJSON *body, uint32_t depth,
 /* Set by pomelo_handler (up by pointer): takes a request on. */
 void pmi_requests_set_run(pmi_requests *requests, void (*run)(pm_request *req));
 void pmi_request_go_on(pm_request *req);
+/* A filter or an error handler looks at answers: from now on they are copied.
+ */
+void pmi_requests_watch(pmi_requests *requests);
 
 #endif

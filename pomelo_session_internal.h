@@ -21,6 +21,8 @@ typedef struct pmi_session_ops {
     pm_err (*push)(pm_session *session, pm_slice route, pm_body body);
     /* reason NULL: without a KICK package. */
     void (*kick)(pm_session *session, const char *reason, pm_close_reason why);
+    /* A request has ended: there is room for another. */
+    void (*relaxed)(pm_session *session);
     const char *(*address)(const pm_session *session,
                            char out[PMI_ADDR_TEXT_MAX]);
 } pmi_session_ops;
