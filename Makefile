@@ -33,6 +33,8 @@ SRCS := \
 	core/buf.c \
 	core/map.c \
 	core/stats.c \
+	core/utf8.c \
+	core/json_number.c \
 	core/json.c \
 	core/json_print.c \
 	core/pb.c \
@@ -41,10 +43,17 @@ SRCS := \
 	core/sock.c \
 	core/loop.c \
 	core/tls.c \
+	core/queue.c \
+	core/pipe.c \
+	core/dial.c \
+	core/frames.c \
 	core/conn.c \
+	core/listen.c \
 	core/http.c \
 	pomelo_dialect.c \
 	pomelo_proto.c \
+	pomelo_dict.c \
+	pomelo_handshake.c \
 	pomelo_config.c \
 	pomelo_cluster.c \
 	pomelo_route.c \
@@ -54,6 +63,7 @@ SRCS := \
 	pomelo_channel.c \
 	pomelo_request.c \
 	pomelo_filter.c \
+	pomelo_serial.c \
 	pomelo_handler.c \
 	pomelo_connector.c \
 	pomelo_client.c \

@@ -53,7 +53,7 @@ with_pc() { # FLAGS...: the header's program against what is installed
 }
 try 'make install' installed
 if command -v pkg-config >/dev/null; then
-    try 'the program links through pkg-config' with_pc --shared
+    try 'the program links through pkg-config' with_pc
     soname=$("$MAKE" -s print-SOVERSION)
     try "it asks for libpomelo.so.$soname" \
         sh -c "readelf -d '$dir/server' | grep -q 'libpomelo.so.$soname\\]'"
