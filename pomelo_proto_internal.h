@@ -88,6 +88,9 @@ pm_slice pmi_dict_route(const pmi_dict *dict, uint16_t code); /* empty: none */
 pm_slice pmi_dict_text(const pmi_dict *dict);       /* {"route":code,..} */
 pm_slice pmi_dict_abbrs(const pmi_dict *dict);      /* {"code":"route",..} */
 const char *pmi_dict_version(const pmi_dict *dict); /* base64 of MD5 */
+/* The members of a handshake's sys that tell the dictionary, made once:
+ * "dict":..,"routeToCode":..,"codeToRoute":..,"dictVersion":.. */
+pm_slice pmi_dict_handshake(const pmi_dict *dict);
 
 /* ---- Handshake, server side -------------------------------------------- */
 /* What is the same for every client of a frontend. NULL = not in use. */
