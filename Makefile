@@ -35,6 +35,7 @@ SRCS := \
 	core/stats.c \
 	core/utf8.c \
 	core/json_number.c \
+	core/json_keys.c \
 	core/json.c \
 	core/json_print.c \
 	core/pb.c \
