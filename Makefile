@@ -49,6 +49,8 @@ SRCS := \
 	core/dial.c \
 	core/frames.c \
 	core/conn.c \
+	core/conn_read.c \
+	core/conn_open.c \
 	core/listen.c \
 	core/http.c \
 	pomelo_dialect.c \
