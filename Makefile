@@ -54,6 +54,8 @@ SRCS := \
 	core/listen.c \
 	core/http.c \
 	pomelo_dialect.c \
+	pomelo_dialect_encode.c \
+	pomelo_dialect_decode.c \
 	pomelo_proto.c \
 	pomelo_dict.c \
 	pomelo_handshake.c \
