@@ -1,0 +1,537 @@
+/* SPDX-License-Identifier: MIT */
+/* core/conn.c -- a connection: its transport, its queue, its end.
+ *
+ * Writing: what is sent waits in a queue and leaves in one write at the end of
+ * the turn. Ending: the transport is given up at once, `closed` comes on a
+ * later turn, the storage goes when no callback stands on it any more.
+ *
+ * Two transports, a descriptor and a pipe, differ in four small functions
+ * (pmi_conn_receive, conn_write_once, pmi_conn_want, conn_detach). How bytes
+ * come in is in conn_read.c, how connections are made in conn_open.c.
+ * Start reading at pmi_conn_send(). */
+#include "conn_internal.h"
+
+enum {
+    CONN_INLINE_FLUSH = 256 * 1024,
+    CONN_LOW_WATER = 16 * 1024, /* over it, `drained` tells when all has left */
+    CONN_COPY_MAX = 256, /* smaller shared chunks are copied where cheap */
+    CONN_LINGER_MS = 30000
+};
+
+/* ---- What a loop's connections share -------------------------------------- */
+static void conn_shared_free(pm_loop *loop, void *data)
+{
+    pmi_conn_shared *shared = data;
+    pmi_task_cancel(&shared->flush);
+    pmi_segment_pool_fini(&shared->segments);
+    pmi_free(pmi_loop_env(loop), shared);
+}
+
+pmi_conn_shared *pmi_conn_shared_of(pm_loop *loop)
+{
+    pmi_conn_shared *shared = pmi_loop_slot(loop);
+    if (shared)
+        return shared;
+    shared = pmi_zalloc(pmi_loop_env(loop), sizeof *shared);
+    if (!shared)
+        return NULL;
+    shared->segments.loop = loop;
+    pmi_list_init(&shared->dirty);
+    pmi_loop_set_slot(loop, shared, conn_shared_free);
+    return shared;
+}
+
+const pmi_conn_totals *pmi_conn_totals_of(pm_loop *loop)
+{
+    static const pmi_conn_totals none = {0};
+    const pmi_conn_shared *shared = pmi_loop_slot(loop);
+    return shared ? &shared->totals : &none;
+}
+
+/* ---- The two transports ---------------------------------------------------- */
+void pmi_conn_want(pmi_conn *c, int want)
+{
+    if (!c->attached || c->want == want)
+        return;
+    c->want = (uint8_t)want;
+    if (c->memory)
+        pmi_pipe_want(c->via.pipe, want);
+    else if (pmi_watch_set(&c->via.watch, want) != PM_OK)
+        pmi_conn_end(c, PM_CLOSE_MEMORY);
+}
+
+static void conn_detach(pmi_conn *c)
+{
+    if (!c->attached)
+        return;
+    c->attached = false;
+    if (c->memory) {
+        pmi_pipe_close(c->via.pipe);
+        return;
+    }
+    int fd = c->via.watch.fd;
+    pmi_watch_fini(&c->via.watch);
+    pmi_sock_close(fd);
+}
+
+/* > 0 bytes, 0 nothing there, -1 the end, with its reason. */
+long pmi_conn_receive(pmi_conn *c, uint8_t *data, size_t len,
+                      pm_close_reason *reason)
+{
+    bool reset = false;
+    long n = c->memory ? pmi_pipe_read(c->via.pipe, data, len)
+                       : pmi_sock_read(c->via.watch.fd, data, len, &reset);
+    c->shared->totals.reads++;
+    if (n > 0)
+        c->shared->totals.bytes_in += (uint64_t)n;
+    *reason = reset ? PM_CLOSE_RESET : PM_CLOSE_CLIENT;
+    return n;
+}
+
+/* One write. False: nothing more can be written now; what is left over
+ * waits. */
+static bool conn_write_once(pmi_conn *c)
+{
+    pmi_iov iov[PMI_IOV_MAX];
+    size_t offered = 0;
+    long n;
+    c->shared->totals.writes++;
+    if (c->memory) {
+        size_t moved = pmi_pipe_write(c->via.pipe, &c->out, false);
+        c->shared->totals.bytes_out += moved;
+        return c->out.bytes == 0;
+    }
+    /* Before the 101 only the request, the first segment, may leave. */
+    int max = c->state == PMI_CONN_UPGRADING ? 1 : PMI_IOV_MAX;
+    int count = pmi_queue_gather(&c->out, iov, max);
+    for (int i = 0; i < count; i++)
+        offered += iov[i].len;
+    n = pmi_sock_write(c->via.watch.fd, iov, count);
+    if (n < 0) {
+        pmi_conn_end(c, PM_CLOSE_RESET);
+        return true;
+    }
+    c->shared->totals.bytes_out += (uint64_t)n;
+    pmi_queue_sent(&c->out, &c->shared->segments, (size_t)n);
+    if (c->state == PMI_CONN_UPGRADING)
+        c->extra->request_left -= (size_t)n;
+    return (size_t)n == offered;
+}
+
+/* ---- Writing out ------------------------------------------------------------ */
+/* May what is queued leave? */
+static bool conn_may_write(const pmi_conn *c)
+{
+    if (!c->attached || c->blocked || c->out.bytes == 0)
+        return false;
+    return c->state == PMI_CONN_UPGRADING ? c->extra->request_left > 0
+                                          : c->state > PMI_CONN_UPGRADING;
+}
+
+void pmi_conn_write_out(pmi_conn *c)
+{
+    pmi_list_remove(&c->dirty);
+    while (conn_may_write(c)) {
+        if (conn_write_once(c))
+            continue;
+        c->blocked = true;
+        pmi_conn_want(c, c->want | PMI_WRITABLE);
+    }
+}
+
+/* Tells the owner that all has left, when that is news. */
+void pmi_conn_tell_drained(pmi_conn *c)
+{
+    if (!c->high || c->out.bytes || !pmi_conn_alive(c))
+        return;
+    c->high = false;
+    if (c->events->drained)
+        c->events->drained(c, c->ctx);
+}
+
+static void conn_flush_dirty(pmi_task *task)
+{
+    pmi_conn_shared *shared = PMI_OUTER(task, pmi_conn_shared, flush);
+    pmi_link now, *node;
+    pmi_list_init(&now);
+    pmi_list_move(&now, &shared->dirty);
+    while ((node = pmi_list_take(&now)) != NULL) {
+        pmi_conn *c = PMI_OUTER(node, pmi_conn, dirty);
+        pmi_conn_write_out(c);
+        pmi_conn_tell_drained(c);
+    }
+}
+
+void pmi_conn_mark_dirty(pmi_conn *c)
+{
+    pmi_conn_shared *shared = c->shared;
+    if (pmi_link_in(&c->dirty))
+        return;
+    pmi_list_add(&shared->dirty, &c->dirty);
+    if (!pmi_task_waits(&shared->flush))
+        pmi_loop_flush_later(shared->segments.loop, &shared->flush,
+                             conn_flush_dirty);
+}
+
+/* Something was added to the queue. */
+void pmi_conn_grown(pmi_conn *c)
+{
+    if (c->out.bytes > CONN_LOW_WATER)
+        c->high = true;
+    if (c->out.bytes >= CONN_INLINE_FLUSH)
+        pmi_conn_write_out(c);
+    /* Also when all has left: `drained` is told by the flush. */
+    if (!c->blocked && c->state < PMI_CONN_LINGERING && c->attached)
+        pmi_conn_mark_dirty(c);
+}
+
+bool pmi_conn_put(pmi_conn *c, pm_slice bytes)
+{
+    uint8_t *p = pmi_queue_room(&c->out, &c->shared->segments, bytes.len);
+    if (!p)
+        return false;
+    memcpy(p, bytes.data, bytes.len);
+    pmi_queue_written(&c->out, &c->shared->segments, bytes.len);
+    return true;
+}
+
+/* ---- The end ---------------------------------------------------------------- */
+void pmi_conn_extra_free(pmi_conn *c)
+{
+    pmi_conn_extra *extra = c->extra;
+    if (!extra)
+        return;
+    c->extra = NULL;
+    pmi_timer_clear(&extra->timer);
+    pmi_dial_cancel(&extra->dial);
+    pmi_free(pmi_conn_env(c), extra);
+}
+
+pm_err pmi_conn_extra_new(pmi_conn *c)
+{
+    if (c->extra)
+        return PM_OK;
+    c->extra = pmi_zalloc(pmi_conn_env(c), sizeof *c->extra);
+    if (!c->extra)
+        return PM_ENOMEM;
+    c->extra->conn = c;
+    return PM_OK;
+}
+
+/* Gives back all but the storage itself. */
+static void conn_release(pmi_conn *c)
+{
+    pmi_task_cancel(&c->later);
+    pmi_list_remove(&c->dirty);
+    pmi_conn_extra_free(c);
+    conn_detach(c);
+    pmi_queue_clear(&c->out, &c->shared->segments);
+    pmi_chunk_unref(c->tail);
+    c->tail = NULL;
+    pmi_fragments_free(c->parts);
+    c->parts = NULL;
+}
+
+static void conn_tell_closed(pmi_task *task)
+{
+    pmi_conn *c = PMI_OUTER(task, pmi_conn, later);
+    c->events->closed(c, (pm_close_reason)c->reason, c->ctx);
+}
+
+/* The transport is given up now; the owner hears of it on a later turn. */
+void pmi_conn_end(pmi_conn *c, pm_close_reason reason)
+{
+    if (c->state >= PMI_CONN_ENDED)
+        return;
+    if (c->state != PMI_CONN_LINGERING)
+        c->reason = (uint8_t)reason;
+    c->state = PMI_CONN_ENDED;
+    conn_release(c);
+    if (c->events)
+        pmi_loop_defer(pmi_conn_home(c), &c->later, conn_tell_closed);
+}
+
+static void conn_bury(pmi_task *task)
+{
+    pmi_conn *c = PMI_OUTER(task, pmi_conn, later);
+    pm_loop *loop = pmi_conn_home(c);
+    pmi_free(pmi_conn_env(c), c);
+    pmi_loop_drop(loop);
+}
+
+void pmi_conn_free(pmi_conn *c)
+{
+    if (!c || c->state == PMI_CONN_FREED)
+        return;
+    c->state = PMI_CONN_FREED;
+    conn_release(c);
+    pmi_loop_bury(pmi_conn_home(c), &c->later, conn_bury);
+}
+
+void pmi_conn_expired(pmi_timer *timer)
+{
+    pmi_conn_extra *extra = PMI_OUTER(timer, pmi_conn_extra, timer);
+    pmi_conn_end(extra->conn, PM_CLOSE_HANDSHAKE_TIMEOUT);
+}
+
+/* ---- Closing ---------------------------------------------------------------- */
+/* A control frame behind all that is queued; it may pass the limit, for it is
+ * small. Nothing is sent when there is no memory for it. */
+void pmi_conn_control(pmi_conn *c, uint8_t opcode, const void *data, size_t len)
+{
+    uint8_t mask[4], *p;
+    size_t head = pmi_ws_head_size(len, c->client);
+    p = pmi_queue_room(&c->out, &c->shared->segments, head + len);
+    if (!p)
+        return;
+    if (c->client)
+        pmi_loop_random(pmi_conn_home(c), mask, sizeof mask);
+    pmi_ws_head_write(p, opcode, len, c->client ? mask : NULL);
+    if (len)
+        memcpy(p + head, data, len);
+    if (c->client)
+        pmi_ws_unmask(p + head, len, mask, 0);
+    pmi_queue_written(&c->out, &c->shared->segments, head + len);
+}
+
+static void conn_close_frame(pmi_conn *c, uint16_t code)
+{
+    uint8_t payload[2] = {(uint8_t)(code >> 8), (uint8_t)code};
+    pmi_conn_control(c, PMI_WS_CLOSE, payload, sizeof payload);
+}
+
+/* When all has left a lingering stream says so. */
+void pmi_conn_linger_on(pmi_conn *c)
+{
+    if (c->state == PMI_CONN_LINGERING && c->out.bytes == 0 &&
+        c->framing == PMI_FRAMING_STREAM)
+        pmi_sock_shutdown(c->via.watch.fd);
+}
+
+/* False: it could not be arranged. */
+static bool conn_linger(pmi_conn *c, pm_close_reason reason)
+{
+    if (c->memory || pmi_conn_extra_new(c) != PM_OK)
+        return false;
+    c->reason = (uint8_t)reason;
+    c->state = PMI_CONN_LINGERING;
+    c->paused = false;
+    pmi_timer_set(pmi_conn_home(c), &c->extra->timer,
+                  (uint64_t)CONN_LINGER_MS * 1000, pmi_conn_expired);
+    pmi_chunk_unref(c->framing == PMI_FRAMING_STREAM ? c->tail : NULL);
+    if (c->framing == PMI_FRAMING_STREAM)
+        c->tail = NULL;
+    pmi_conn_want(c, c->want | PMI_READABLE);
+    pmi_conn_linger_on(c);
+    return true;
+}
+
+void pmi_conn_close(pmi_conn *c, pm_close_reason reason, bool linger,
+                    uint16_t ws_code)
+{
+    if (!pmi_conn_alive(c))
+        return;
+    bool open = c->state == PMI_CONN_STREAM || c->state == PMI_CONN_FRAMES;
+    if (c->state == PMI_CONN_FRAMES)
+        conn_close_frame(c, ws_code ? ws_code : 1000);
+    if (open && c->memory)
+        pmi_pipe_write(c->via.pipe, &c->out, true);
+    else if (open)
+        pmi_conn_write_out(c);
+    if (!pmi_conn_alive(c)) /* the write has found it dead */
+        return;
+    if (!linger || !open || !conn_linger(c, reason))
+        pmi_conn_end(c, reason);
+}
+
+bool pmi_conn_is_closing(const pmi_conn *c)
+{
+    return !pmi_conn_alive(c);
+}
+
+/* ---- Sending ------------------------------------------------------------------- */
+/* Is there room for `len` more bytes, head included? */
+static pm_err conn_may_send(const pmi_conn *c, size_t len)
+{
+    PMI_ASSERT(!c->reserved);
+    if (!pmi_conn_alive(c))
+        return PM_ECLOSED;
+    if (c->state == PMI_CONN_NEW || c->state == PMI_CONN_SNIFFING)
+        return PM_ESTATE;
+    if (len > c->out_max || c->out.bytes > c->out_max - len)
+        return PM_ELIMIT;
+    return PM_OK;
+}
+
+static size_t conn_head_size(const pmi_conn *c, size_t len)
+{
+    return pmi_conn_is_ws(c) ? pmi_ws_head_size(len, c->client) : 0;
+}
+
+/* The head in front of `len` bytes of payload that lie at p + head size;
+ * masks them when we are the client. Returns all bytes. */
+static size_t conn_frame_write(pmi_conn *c, uint8_t *p, size_t len)
+{
+    uint8_t mask[4];
+    if (!pmi_conn_is_ws(c))
+        return len;
+    if (c->client)
+        pmi_loop_random(pmi_conn_home(c), mask, sizeof mask);
+    size_t head =
+        pmi_ws_head_write(p, PMI_WS_BINARY, len, c->client ? mask : NULL);
+    if (c->client)
+        pmi_ws_unmask(p + head, len, mask, 0);
+    return head + len;
+}
+
+/* Head and parts to p. Returns all bytes. */
+static size_t conn_message_write(pmi_conn *c, uint8_t *p, const pm_slice *parts,
+                                 size_t count, size_t len)
+{
+    uint8_t *at = p + conn_head_size(c, len);
+    for (size_t i = 0; i < count; i++) {
+        if (parts[i].len)
+            memcpy(at, parts[i].data, parts[i].len);
+        at += parts[i].len;
+    }
+    c->shared->totals.body_copies++;
+    return conn_frame_write(c, p, len);
+}
+
+/* In a chunk of its own, ahead of what waits. */
+static pm_err conn_send_ahead(pmi_conn *c, const pm_slice *parts, size_t count,
+                              size_t len)
+{
+    size_t all = conn_head_size(c, len) + len;
+    pmi_chunk *chunk = pmi_chunk_new(pmi_conn_env(c), all);
+    if (!chunk)
+        return PM_ENOMEM;
+    chunk->len =
+        (uint32_t)conn_message_write(c, chunk->data, parts, count, len);
+    pm_err err = pmi_queue_add(&c->out, &c->shared->segments, chunk, 0, true);
+    pmi_chunk_unref(chunk);
+    return err;
+}
+
+pm_err pmi_conn_send(pmi_conn *c, const pm_slice *parts, size_t count,
+                     unsigned flags)
+{
+    size_t len = 0, all;
+    for (size_t i = 0; i < count; i++) {
+        if (!pmi_add_size(len, parts[i].len, &len))
+            return PM_ELIMIT;
+    }
+    if (!pmi_add_size(len, conn_head_size(c, len), &all))
+        return PM_ELIMIT;
+    pm_err err = conn_may_send(c, all);
+    if (err != PM_OK || all == 0)
+        return err;
+    if ((flags & PMI_SEND_URGENT) && c->blocked)
+        return conn_send_ahead(c, parts, count, len);
+    uint8_t *p = pmi_queue_room(&c->out, &c->shared->segments, all);
+    if (!p)
+        return PM_ENOMEM;
+    conn_message_write(c, p, parts, count, len);
+    pmi_queue_written(&c->out, &c->shared->segments, all);
+    pmi_conn_grown(c);
+    return PM_OK;
+}
+
+uint8_t *pmi_conn_reserve(pmi_conn *c, size_t max)
+{
+    size_t head = conn_head_size(c, max), all;
+    if (!pmi_add_size(max, head, &all) || conn_may_send(c, all) != PM_OK)
+        return NULL;
+    uint8_t *p = pmi_queue_room(&c->out, &c->shared->segments, all);
+    if (!p)
+        return NULL;
+    c->reserved = (uint32_t)max + 1;
+    return p + head;
+}
+
+void pmi_conn_commit(pmi_conn *c, size_t len)
+{
+    if (!c->reserved)
+        return; /* closed meanwhile */
+    size_t max = c->reserved - 1;
+    pmi_chunk *chunk = c->out.last->chunk;
+    uint8_t *p = chunk->data + chunk->len;
+    size_t had = conn_head_size(c, max), head = conn_head_size(c, len), all = 0;
+    PMI_ASSERT(len <= max);
+    c->reserved = 0;
+    if (len) {
+        if (head < had)
+            memmove(p + head, p + had, len);
+        all = conn_frame_write(c, p, len);
+    }
+    pmi_queue_written(&c->out, &c->shared->segments, all);
+    if (all)
+        pmi_conn_grown(c);
+}
+
+pm_err pmi_conn_send_chunk(pmi_conn *c, pmi_chunk *chunk, size_t offset,
+                           unsigned flags)
+{
+    PMI_ASSERT(offset <= chunk->len);
+    size_t len = chunk->len - offset;
+    pmi_segment *last = c->out.last;
+    bool ahead = (flags & PMI_SEND_URGENT) && c->blocked;
+    pm_err err = conn_may_send(c, len);
+    if (err != PM_OK)
+        return err;
+    if (!ahead && len <= CONN_COPY_MAX && last && last->open &&
+        last->chunk->cap - last->chunk->len >= len) {
+        pm_slice bytes = {chunk->data + offset, len};
+        pmi_conn_put(c, bytes);
+    } else {
+        err =
+            pmi_queue_add(&c->out, &c->shared->segments, chunk, offset, ahead);
+    }
+    if (err == PM_OK)
+        pmi_conn_grown(c);
+    return err;
+}
+
+size_t pmi_conn_queued(const pmi_conn *c)
+{
+    return c->out.bytes;
+}
+
+void pmi_conn_flush(pmi_conn *c)
+{
+    pmi_conn_write_out(c);
+    if (c->high && c->out.bytes == 0 && pmi_conn_alive(c))
+        pmi_conn_mark_dirty(c); /* so that `drained` is told */
+}
+
+/* ---- Small questions --------------------------------------------------------------- */
+void pmi_conn_set_events(pmi_conn *c, const pmi_conn_events *events, void *ctx)
+{
+    c->events = events;
+    c->ctx = ctx;
+}
+
+void *pmi_conn_ctx(const pmi_conn *c)
+{
+    return c->ctx;
+}
+
+pm_loop *pmi_conn_loop(const pmi_conn *c)
+{
+    return pmi_conn_home(c);
+}
+
+pmi_framing pmi_conn_framing(const pmi_conn *c)
+{
+    return (pmi_framing)c->framing;
+}
+
+bool pmi_conn_is_memory(const pmi_conn *c)
+{
+    return c->memory;
+}
+
+const pmi_addr *pmi_conn_peer(const pmi_conn *c)
+{
+    return &c->peer;
+}

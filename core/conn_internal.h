@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: MIT */
+/* core/conn_internal.h -- the inside of a connection, for the files that make
+ * it up: conn.c (queue, end), conn_read.c (bytes in), conn_open.c (making).
+ *
+ * The states; every one may also end by an error, and each way ends in
+ * `closed`, exactly once, on a later turn:
+ *
+ *     new -> sniffing -------> stream | frames -> (lingering) -> ended -> free
+ *     dialling -> (upgrading) --^
+ *
+ * What is needed only before the framing is settled, or while lingering, lies
+ * in pmi_conn_extra and is given back: there may be very many connections, and
+ * most of them are idle. */
+#ifndef PMI_CONN_INTERNAL_H
+#define PMI_CONN_INTERNAL_H
+
+#include "conn.h"
+#include "dial.h"
+#include "frames.h"
+#include "pipe.h"
+
+/* In order: what is before PMI_CONN_LINGERING is alive. */
+typedef enum pmi_conn_state {
+    PMI_CONN_NEW,       /* accepted, not started */
+    PMI_CONN_DIALLING,  /* outgoing, not connected yet */
+    PMI_CONN_UPGRADING, /* outgoing WebSocket: waiting for the 101 */
+    PMI_CONN_SNIFFING,  /* incoming: first bytes, or the head of an upgrade */
+    PMI_CONN_STREAM,
+    PMI_CONN_FRAMES,
+    PMI_CONN_LINGERING, /* closing: writing the rest, reading and dropping */
+    PMI_CONN_ENDED,     /* `closed` is on its way or has been told */
+    PMI_CONN_FREED
+} pmi_conn_state;
+
+/* What the connections of a loop share. */
+typedef struct pmi_conn_shared {
+    pmi_segment_pool segments;
+    pmi_link dirty; /* connections with something to write this turn */
+    pmi_task flush;
+    pmi_conn_totals totals;
+} pmi_conn_shared;
+
+typedef struct pmi_conn_extra {
+    pmi_conn *conn;
+    pmi_timer timer;
+    pmi_dial dial;
+    char accept_key[29]; /* what the server must answer */
+    size_t request_left; /* bytes of the upgrade request still queued */
+} pmi_conn_extra;
+
+struct pmi_conn {
+    pmi_conn_shared *shared; /* borrowed: the loop's */
+    union {
+        pmi_watch watch;
+        pmi_pipe *pipe; /* owned */
+    } via;
+    const pmi_conn_events *events; /* borrowed: the owner's */
+    void *ctx;
+    pmi_queue out;
+    pmi_chunk *tail;       /* owned: read, not used up yet; or NULL */
+    pmi_fragments *parts;  /* owned: of a message not complete; or NULL */
+    pmi_conn_extra *extra; /* owned, or NULL */
+    pmi_link dirty;
+    pmi_task later; /* tells open or closed, delivers the tail, frees */
+    pmi_addr peer;
+    uint32_t in_max, out_max;
+    uint32_t tail_at;  /* where in the tail the bytes start */
+    uint32_t reserved; /* + 1, between reserve and commit */
+    uint32_t open_ms;
+    uint8_t state, framing, reason, want;
+    bool memory : 1;
+    bool client : 1;
+    bool attached : 1; /* `via` is there */
+    bool paused : 1;
+    bool blocked : 1; /* the transport takes no more now */
+    bool opened : 1;  /* `open` was told */
+    bool high : 1;    /* was over the low-water mark */
+    bool again : 1;   /* deliver the tail without waiting for more */
+    bool only_get : 1;
+};
+
+static inline pm_loop *pmi_conn_home(const pmi_conn *c)
+{
+    return c->shared->segments.loop;
+}
+
+static inline const pmi_env *pmi_conn_env(const pmi_conn *c)
+{
+    return pmi_loop_env(c->shared->segments.loop);
+}
+
+static inline bool pmi_conn_alive(const pmi_conn *c)
+{
+    return c->state < PMI_CONN_LINGERING;
+}
+
+static inline bool pmi_conn_is_ws(const pmi_conn *c)
+{
+    return c->framing == PMI_FRAMING_WS;
+}
+
+/* NULL: no memory. */
+pmi_conn_shared *pmi_conn_shared_of(pm_loop *loop);
+/* Readiness to wait for; a failure ends the connection. */
+void pmi_conn_want(pmi_conn *c, int want);
+/* > 0 bytes, 0 nothing there, -1 the end, with its reason. */
+long pmi_conn_receive(pmi_conn *c, uint8_t *data, size_t len,
+                      pm_close_reason *reason);
+/* Writes what is queued until the transport takes no more. */
+void pmi_conn_write_out(pmi_conn *c);
+void pmi_conn_mark_dirty(pmi_conn *c);
+/* Something was added to the queue. */
+void pmi_conn_grown(pmi_conn *c);
+/* Tells the owner that all has left, when that is news. */
+void pmi_conn_tell_drained(pmi_conn *c);
+/* Bytes that are not the owner's: heads of HTTP. False: no memory. */
+bool pmi_conn_put(pmi_conn *c, pm_slice bytes);
+/* A control frame behind all that is queued; it may pass the limit, for it is
+ * small. Nothing is sent when there is no memory for it. */
+void pmi_conn_control(pmi_conn *c, uint8_t opcode, const void *data,
+                      size_t len);
+/* When all has left a lingering stream tells the peer so. */
+void pmi_conn_linger_on(pmi_conn *c);
+pm_err pmi_conn_extra_new(pmi_conn *c);
+void pmi_conn_extra_free(pmi_conn *c);
+/* The timer of pmi_conn_extra. */
+void pmi_conn_expired(pmi_timer *timer);
+/* The transport is given up now; the owner hears of it on a later turn. */
+void pmi_conn_end(pmi_conn *c, pm_close_reason reason);
+
+#endif
