@@ -70,6 +70,7 @@ SRCS := \
 	pomelo_filter.c \
 	pomelo_serial.c \
 	pomelo_handler.c \
+	pomelo_downlink.c \
 	pomelo_connector.c \
 	pomelo_client.c \
 	pomelo.c \
@@ -202,7 +203,7 @@ $(AMALG)/test/%.c: test/%.c $(wildcard test/*.h)
 	@mkdir -p $(@D)
 	@cp $< $(wildcard test/*.h) $(@D)
 $(AMALG)/test/%: $(AMALG)/test/%.c $(AMALG)/pomelo.o
-	$(CC) $(STD) $(WARN) $(PKG_CFLAGS) -I$(AMALG) $(CFLAGS) $(LDFLAGS) -o $@ \
+	$(CC) $(STD) $(WARN) $(PKG_CFLAGS) -I$(AMALG) -DTEST_PUBLIC $(CFLAGS) $(LDFLAGS) -o $@ \
 		$(if $(TEST_COMMON),$(TEST_COMMON)) $^ -lcmocka $(DEPS_LIBS)
 amalg-tests: $(AMALG)/pomelo.o $(AMALG_TESTS)
 .SECONDARY:

@@ -51,7 +51,7 @@ build() { # FLAVOUR BUILD-FOLDER SAN TARGETS...
     if mk "$@" >"$LOGS/build-$b_name.log" 2>&1; then
         pass "build $b_name ($(($(date +%s) - b_start)) s)"
     else
-        fail "build $b_name" "$(grep -aE 'error|warning|undefined|\*\*\*|Error' \
+        fail "build $b_name" "$(grep -aE 'error|undefined|\*\*\*|multiple' \
             "$LOGS/build-$b_name.log" || cat "$LOGS/build-$b_name.log")"
     fi
 }
@@ -126,7 +126,7 @@ for c in "$LOGS"/*.count; do
     FAILED=$((FAILED + f))
 done
 for c in $(grep -l ' [1-9][0-9]*$' "$LOGS"/*.count 2>/dev/null); do
-    printf '  failed: %s, see %s\n' "$(basename "$c" .count)" "${c%.count}.out"
+    printf '  failed: %s, see %s.out and .err\n' "$(basename "$c" .count)" "${c%.count}"
 done
 printf '  in %d s\n' $(($(date +%s) - start))
 total

@@ -71,7 +71,7 @@ if [ "$failed" -gt 0 ]; then
     line="$line
 $({
         grep -av '^\[ RUN      \] \|^\[       OK \] \|^\[=====' "$log.out"
-        cat "$log.err"
+        sed '/^Shadow bytes around/,/==ABORTING/d' "$log.err"
     } | head -n 60 | sed 's/^/          /')"
 fi
 printf '%s\n' "$line"
