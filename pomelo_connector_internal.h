@@ -22,6 +22,9 @@ void pmi_connector_kick_all(pmi_connector *connector, const char *reason);
 /* Ends all connections at once. */
 void pmi_connector_close(pmi_connector *connector);
 void pmi_connector_free(pmi_connector *connector);
+uint32_t pmi_connector_count(const pmi_connector *connector);
+/* Gathers for the buffer scheduler. */
+struct pmi_gatherer *pmi_connector_gatherer(pm_app *app);
 /* Connections closed so far, by reason. */
 const uint64_t *pmi_connector_closed(const pmi_connector *connector);
 

@@ -214,7 +214,9 @@ static void filter_slow_fire(pmi_timer *timer)
 {
     slow_one *one = PMI_OUTER(timer, slow_one, timer);
     filter_slow *slow = one->owner;
-    pm_request *req = pm_request_find(slow->app, one->id);
+    pm_request *req = NULL;
+    if (pmi_app_state_of(slow->app) != PMI_APP_FREED)
+        req = pm_request_find(slow->app, one->id);
     if (req)
         PMI_LOG(pmi_app_env(slow->app), PM_LOG_WARN, "timeout",
                 "%s is not answered after %u ms", req->route,

@@ -663,8 +663,10 @@ static void handler_wait(pm_request *req)
 
 static void handler_run(pm_request *req)
 {
+    pm_loop *loop = req->loop;
     if (req->running)
-        return; /* the loop that called out goes on when it is back */
+        return;           /* the loop that called out goes on when it is back */
+    pmi_loop_enter(loop); /* a callback may free the app */
     req->running = true;
     while (!req->held && req->app && req->stage != PMI_STAGE_END) {
         handler_skip(req);
@@ -675,4 +677,5 @@ static void handler_run(pm_request *req)
         pmi_request_release(req);
     else if (req->app)
         handler_wait(req);
+    pmi_loop_leave(loop);
 }

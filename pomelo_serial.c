@@ -47,7 +47,10 @@ static void serial_fire(pmi_timer *timer)
 {
     serial_lane *lane = PMI_OUTER(timer, serial_lane, timer);
     pm_request *late = lane->running;
-    serial_wait *wait = late->filter_data;
+    serial_wait *wait;
+    if (pmi_app_state_of(lane->owner->app) == PMI_APP_FREED)
+        return;
+    wait = late->filter_data;
     wait->lane = NULL;
     lane->running = NULL;
     pmi_request_cancel(late, PM_ETIMEOUT);

@@ -191,11 +191,9 @@ void pmi_session_close(pm_session *session, pm_close_reason reason)
     pmi_app_session_closed(session->app, session, reason);
 }
 
-void pmi_sessions_free(pmi_sessions *sessions)
+void pmi_sessions_close(pmi_sessions *sessions)
 {
     pmi_link *node;
-    if (!sessions)
-        return;
     while ((node = pmi_list_take(&sessions->waits))) {
         session_done *done = PMI_OUTER(node, session_done, link);
         session_done told = *done;
@@ -205,6 +203,13 @@ void pmi_sessions_free(pmi_sessions *sessions)
     }
     while ((node = pmi_list_take(&sessions->all)))
         PMI_OUTER(node, pm_session, in_app)->app = NULL;
+}
+
+void pmi_sessions_free(pmi_sessions *sessions)
+{
+    if (!sessions)
+        return;
+    pmi_sessions_close(sessions);
     pmi_map_fini(&sessions->by_id);
     pmi_map_fini(&sessions->by_uid);
     pmi_free(sessions->env, sessions);
@@ -717,6 +722,7 @@ pm_err pm_session_bind(pm_session *session, const char *uid, pm_done_cb cb,
 {
     session_done *done;
     pm_err err;
+    pm_loop *loop;
     if (!session_uid_fits(uid))
         return PM_EINVAL;
     if (!session->ops)
@@ -724,9 +730,13 @@ pm_err pm_session_bind(pm_session *session, const char *uid, pm_done_cb cb,
     if (!session->app)
         return PM_ECLOSED;
     err = session_promise(pmi_app_sessions(session->app), cb, ctx, &done);
-    if (err == PM_OK)
-        session_tell(done, session_bind_here(session, uid));
-    return err;
+    if (err)
+        return err;
+    loop = session->loop;
+    pmi_loop_enter(loop); /* a listener may free the app */
+    session_tell(done, session_bind_here(session, uid));
+    pmi_loop_leave(loop);
+    return PM_OK;
 }
 
 pm_err pm_session_unbind(pm_session *session, const char *uid, pm_done_cb cb,
@@ -734,6 +744,7 @@ pm_err pm_session_unbind(pm_session *session, const char *uid, pm_done_cb cb,
 {
     session_done *done;
     pm_err err;
+    pm_loop *loop;
     if (!session_uid_fits(uid))
         return PM_EINVAL;
     if (!session->ops)
@@ -741,9 +752,13 @@ pm_err pm_session_unbind(pm_session *session, const char *uid, pm_done_cb cb,
     if (!session->app)
         return PM_ECLOSED;
     err = session_promise(pmi_app_sessions(session->app), cb, ctx, &done);
-    if (err == PM_OK)
-        session_tell(done, session_unbind_here(session, uid));
-    return err;
+    if (err)
+        return err;
+    loop = session->loop;
+    pmi_loop_enter(loop); /* a listener may free the app */
+    session_tell(done, session_unbind_here(session, uid));
+    pmi_loop_leave(loop);
+    return PM_OK;
 }
 
 /* One setting, or all of them, as a JSON object. */

@@ -48,6 +48,9 @@ struct pm_session {
 };
 
 pm_err pmi_sessions_new(pm_app *app, pmi_sessions **out);
+/* Callbacks that wait are told PM_ECLOSED; what the application still holds is
+ * cut off from the app. */
+void pmi_sessions_close(pmi_sessions *sessions);
 void pmi_sessions_free(pmi_sessions *sessions);
 /* Registers what it serves (PMI_OP_SESSION). */
 void pmi_sessions_serve(pmi_sessions *sessions);

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: MIT */
+/* pomelo_channel_internal.h -- channels, push by uid, broadcast. */
+#ifndef PMI_CHANNEL_INTERNAL_H
+#define PMI_CHANNEL_INTERNAL_H
+
+#include "pomelo_session_internal.h"
+
+typedef struct pmi_channels pmi_channels;
+/* Registers what frontends serve (PMI_OP_PUSH, PMI_OP_BROADCAST). */
+pm_err pmi_channels_new(pm_app *app, pmi_channels **out);
+/* Pushes that wait complete with PM_ECLOSED. */
+void pmi_channels_close(pmi_channels *channels);
+void pmi_channels_free(pmi_channels *channels);
+size_t pmi_channels_count(const pmi_channels *channels);
+
+#endif

@@ -1,0 +1,631 @@
+/* SPDX-License-Identifier: MIT */
+/* pomelo_connector.c -- the frontend: who may come in, and what comes up from a client.
+ *
+ *   INITED --handshake--> (callback) --answer--> WAIT_ACK --ack--> WORKING
+ *      any state --malformed, limit, kick, peer gone--> CLOSED
+ *
+ * A package of a type that its state does not know is ignored, as in Pomelo;
+ * KICK and unknown types end the connection. Start at connector_package. */
+#include "pomelo_connector_internal.h"
+#include "pomelo_downlink_internal.h"
+
+#include <cjson/cJSON.h>
+
+struct pmi_connector {
+    pm_app *app;
+    const pmi_env *env;
+    pmi_listener *listener;
+    pmi_link all; /* downlinks */
+    uint32_t count;
+    pmi_gatherer gatherer;
+    pmi_cidr *blocked; /* owned */
+    size_t blocked_count;
+    uint64_t closed[PM_CLOSE_COUNT];
+    bool draining;
+};
+
+/* The application's handshake callback has it until pm_handshake_done. */
+struct pm_handshake {
+    pm_loop *loop;
+    pmi_downlink *down; /* NULL: the connection has gone */
+    cJSON *msg;         /* owned */
+};
+
+pm_err pmi_connector_new(pm_app *app, pmi_connector **out)
+{
+    const pmi_env *env = pmi_app_env(app);
+    const pm_connector_opts *opts = pmi_app_connector_opts(app);
+    pmi_connector *connector = pmi_zalloc(env, sizeof *connector);
+    if (!connector)
+        return PM_ENOMEM;
+    connector->app = app;
+    connector->env = env;
+    pmi_list_init(&connector->all);
+    pmi_gatherer_init(&connector->gatherer, app);
+    *out = connector;
+    connector->blocked = pmi_resize_array(env, NULL, opts->blocked_count,
+                                          sizeof *connector->blocked);
+    if (!connector->blocked)
+        return PM_ENOMEM;
+    for (size_t i = 0; i < opts->blocked_count; i++) {
+        if (!pmi_cidr_parse(&connector->blocked[i], opts->blocked[i])) {
+            PMI_LOG(env, PM_LOG_ERROR, "connector",
+                    "blocked: \"%s\" is no CIDR block like 192.0.2.0/24",
+                    opts->blocked[i]);
+            return PM_ECONFIG;
+        }
+        connector->blocked_count++;
+    }
+    return PM_OK;
+}
+
+pmi_gatherer *pmi_connector_gatherer(pm_app *app)
+{
+    return &pmi_app_connector(app)->gatherer;
+}
+
+const uint64_t *pmi_connector_closed(const pmi_connector *connector)
+{
+    return connector->closed;
+}
+
+uint32_t pmi_connector_count(const pmi_connector *connector)
+{
+    return connector->count;
+}
+
+/* ---- Sessions' way down ------------------------------------------------ */
+
+static pm_err connector_push(pm_session *session, pm_slice route, pm_body body)
+{
+    pmi_downlink *down = session->conn;
+    if (!down || down->state != PMI_DOWNLINK_WORKING)
+        return PM_ECLOSED;
+    return pmi_downlink_message(down, PMI_MESSAGE_PUSH, 0, route, body);
+}
+
+static void connector_kick(pm_session *session, const char *reason,
+                           pm_close_reason why)
+{
+    if (session->conn)
+        pmi_downlink_kick(session->conn, reason, why);
+}
+
+static void connector_relaxed(pm_session *session)
+{
+    pmi_downlink *down = session->conn;
+    if (!down->paused)
+        return;
+    down->paused = false;
+    pmi_conn_resume(down->conn);
+}
+
+static const char *connector_address(const pm_session *session,
+                                     char out[PMI_ADDR_TEXT_MAX])
+{
+    pmi_downlink *down = session->conn;
+    const pmi_addr *peer = pmi_conn_peer(down->conn);
+    out[0] = 0;
+    return peer && peer->len ? pmi_addr_text(peer, out) : out;
+}
+
+static const pmi_session_ops connector_ops = {
+    connector_push, connector_kick, connector_relaxed, connector_address};
+
+/* ---- Handshake --------------------------------------------------------- */
+
+static void connector_refuse(pmi_downlink *down, const char *body,
+                             pm_close_reason why)
+{
+    pm_slice text = pm_text(body);
+    pmi_downlink_package(down, PMI_PACKAGE_HANDSHAKE, &text, 1, 0);
+    pmi_downlink_close(down, why);
+}
+
+static void connector_refuse_500(pmi_downlink *down)
+{
+    connector_refuse(down, "{\"code\":500}", PM_CLOSE_HANDSHAKE);
+}
+
+static void connector_greet(pmi_downlink *down, const cJSON *msg,
+                            const cJSON *user)
+{
+    pmi_handlers *handlers = pmi_app_handlers(down->app);
+    pm_slice body;
+    pmi_buf text;
+    pmi_buf_init(&text, pmi_app_env(down->app), PMI_PACKAGE_BODY_MAX);
+    if (pmi_handshake_answer(pmi_handlers_sys(handlers), msg, user,
+                             pmi_app_limits(down->app)->depth, &text)) {
+        connector_refuse_500(down);
+    } else {
+        body = pmi_buf_slice(&text);
+        if (pmi_downlink_package(down, PMI_PACKAGE_HANDSHAKE, &body, 1, 0))
+            pmi_downlink_close(down, PM_CLOSE_MEMORY);
+        else
+            down->greeted = true;
+    }
+    pmi_buf_fini(&text);
+}
+
+/* The state moves when the chunk that brought the handshake is through: as in
+ * Pomelo, whose answer leaves a tick later, an ACK in that same chunk is
+ * ignored. */
+static void connector_settle(pmi_downlink *down)
+{
+    if (down->greeted && down->state == PMI_DOWNLINK_INITED)
+        down->state = PMI_DOWNLINK_WAIT_ACK;
+}
+
+static void connector_late(pmi_timer *timer)
+{
+    pmi_downlink *down = PMI_OUTER(timer, pmi_downlink, timer);
+    if (down->state == PMI_DOWNLINK_WORKING)
+        pmi_downlink_close(down, PM_CLOSE_HEARTBEAT);
+    else
+        pmi_downlink_close(down, PM_CLOSE_HANDSHAKE_TIMEOUT);
+}
+
+static void connector_arm(pmi_downlink *down, uint64_t us)
+{
+    pmi_timer_set(pm_app_loop(down->app), &down->timer, us, connector_late);
+}
+
+void pm_handshake_done(pm_handshake *hs, pm_err err, const struct cJSON *user)
+{
+    pmi_downlink *down = hs->down;
+    pm_loop *loop = hs->loop;
+    if (down) {
+        down->handshake = NULL;
+        connector_arm(down,
+                      (uint64_t)pmi_app_limits(down->app)->handshake_ms * 1000);
+        if (err)
+            connector_refuse_500(down);
+        else
+            connector_greet(down, hs->msg, pmi_json_truthy(user) ? user : NULL);
+        if (!down->reading)
+            connector_settle(down);
+    }
+    cJSON_Delete(hs->msg);
+    pmi_free(pmi_loop_env(loop), hs);
+    pmi_loop_drop(loop);
+}
+
+/* Hands the message to the application's callback; taken on success. */
+static pm_err connector_ask(pmi_downlink *down, cJSON *msg)
+{
+    const pm_connector_opts *opts = pmi_app_connector_opts(down->app);
+    pm_loop *loop = pm_app_loop(down->app);
+    pm_handshake *hs = pmi_zalloc(pmi_app_env(down->app), sizeof *hs);
+    if (!hs)
+        return PM_ENOMEM;
+    hs->loop = loop;
+    hs->down = down;
+    hs->msg = msg;
+    pmi_loop_hold(loop);
+    down->handshake = hs;
+    connector_arm(down,
+                  (uint64_t)pmi_app_limits(down->app)->handshake_cb_ms * 1000);
+    opts->handshake(hs, msg, opts->ctx);
+    return PM_OK;
+}
+
+/* Text of a member of sys, or NULL when it is absent. */
+static pm_err connector_member_text(const cJSON *sys, const char *name,
+                                    pmi_buf *out, const char **text)
+{
+    const cJSON *value = pmi_json_get(sys, name);
+    *text = NULL;
+    if (!value)
+        return PM_OK;
+    if (pmi_json_print(value, PMI_JSON_DEPTH_MAX, out))
+        return PM_ENOMEM;
+    pmi_buf_add_byte(out, 0);
+    if (out->failed)
+        return PM_ENOMEM;
+    *text = (const char *)out->data;
+    return PM_OK;
+}
+
+/* PM_OK welcome; PM_EHANDSHAKE 501; anything else 500. */
+static pm_err connector_check(pmi_downlink *down, const cJSON *msg)
+{
+    const pm_connector_opts *opts = pmi_app_connector_opts(down->app);
+    const cJSON *sys = pmi_json_get(msg, "sys");
+    const char *type, *version;
+    pmi_buf type_text, version_text;
+    bool failed = false, welcome = false;
+    pm_err err;
+    if (!opts->check_client)
+        return PM_OK;
+    pmi_buf_init(&type_text, pmi_app_env(down->app), 64 * 1024);
+    pmi_buf_init(&version_text, pmi_app_env(down->app), 64 * 1024);
+    err = connector_member_text(sys, "type", &type_text, &type);
+    if (err == PM_OK)
+        err = connector_member_text(sys, "version", &version_text, &version);
+    if (err == PM_OK)
+        welcome = opts->check_client(type, version, &failed, opts->ctx);
+    pmi_buf_fini(&type_text);
+    pmi_buf_fini(&version_text);
+    if (err || failed)
+        return err ? err : PM_EREMOTE;
+    return welcome ? PM_OK : PM_EHANDSHAKE;
+}
+
+static void connector_handshake(pmi_downlink *down, pm_slice body)
+{
+    const pm_connector_opts *opts = pmi_app_connector_opts(down->app);
+    const pmi_env *env = pmi_app_env(down->app);
+    cJSON *msg = NULL;
+    pm_err err;
+    if (down->greeted || down->handshake)
+        return; /* one answer only */
+    err =
+        pmi_handshake_parse(env, body, pmi_app_limits(down->app)->depth, &msg);
+    if (err == PM_OK)
+        err = connector_check(down, msg);
+    if (err == PM_EHANDSHAKE && msg) {
+        connector_refuse(down, "{\"code\":501}", PM_CLOSE_CHECK_CLIENT);
+        cJSON_Delete(msg);
+        return;
+    }
+    if (err == PM_OK && opts->use_crypto)
+        err = pmi_proto_rsa_key(env, msg, &down->key);
+    if (err == PM_OK && opts->handshake) {
+        err = connector_ask(down, msg);
+        if (err == PM_OK)
+            return;
+    }
+    if (err)
+        connector_refuse_500(down);
+    else
+        connector_greet(down, msg, NULL);
+    cJSON_Delete(msg);
+}
+
+/* ---- Heartbeat, acknowledgement ---------------------------------------- */
+
+static void connector_heartbeat(pmi_downlink *down)
+{
+    const pm_connector_opts *opts = pmi_app_connector_opts(down->app);
+    double timeout =
+        opts->timeout_s > 0 ? opts->timeout_s : 2 * opts->heartbeat_s;
+    if (opts->heartbeat_s <= 0)
+        return;
+    if (pmi_downlink_package(down, PMI_PACKAGE_HEARTBEAT, NULL, 0,
+                             PMI_SEND_URGENT) == PM_OK)
+        connector_arm(down, (uint64_t)(timeout * 1e6));
+}
+
+static void connector_ack(pmi_downlink *down)
+{
+    pmi_sessions *sessions = pmi_app_sessions(down->app);
+    if (pmi_session_open(sessions, &connector_ops, down, &down->session)) {
+        pmi_downlink_close(down, PM_CLOSE_MEMORY);
+        return;
+    }
+    pmi_timer_clear(&down->timer);
+    down->state = PMI_DOWNLINK_WORKING;
+    connector_heartbeat(down);
+    pmi_app_session_opened(down->app, down->session);
+}
+
+/* ---- Data -------------------------------------------------------------- */
+
+/* Counts a message (and a signature to check) in this second. False: too many.
+ */
+static bool connector_within_rate(pmi_downlink *down)
+{
+    const pm_limits *limits = pmi_app_limits(down->app);
+    bool crypto = pmi_app_connector_opts(down->app)->use_crypto;
+    uint32_t second;
+    if (!limits->messages_per_s && !crypto)
+        return true;
+    second = (uint32_t)(pmi_loop_now_us(pm_app_loop(down->app)) / 1000000);
+    if (second != down->second) {
+        down->second = second;
+        down->messages = down->signatures = 0;
+    }
+    if (limits->messages_per_s && ++down->messages > limits->messages_per_s) {
+        pmi_downlink_close(down, PM_CLOSE_RATE);
+        return false;
+    }
+    if (crypto && ++down->signatures > limits->signatures_per_s) {
+        pmi_downlink_close(down, PM_CLOSE_CRYPTO);
+        return false;
+    }
+    return true;
+}
+
+static void connector_data_package(pmi_downlink *down, pm_slice body)
+{
+    pmi_message msg;
+    pm_err err = pmi_proto_message_decode(body, &msg);
+    if (err) {
+        pmi_downlink_close(down, PM_CLOSE_MESSAGE);
+        return;
+    }
+    if (!connector_within_rate(down))
+        return;
+    err = pmi_handler_message(pmi_app_handlers(down->app), down->session, &msg,
+                              down->key, pmi_downlink_answer);
+    if (err)
+        pmi_downlink_close(down, PM_CLOSE_MEMORY);
+}
+
+static void connector_package(pmi_downlink *down, const pmi_package *package)
+{
+    switch (package->type) {
+    case PMI_PACKAGE_HANDSHAKE:
+        if (down->state == PMI_DOWNLINK_INITED)
+            connector_handshake(down, package->body);
+        break;
+    case PMI_PACKAGE_ACK:
+        if (down->state == PMI_DOWNLINK_WAIT_ACK)
+            connector_ack(down);
+        break;
+    case PMI_PACKAGE_HEARTBEAT:
+        if (down->state == PMI_DOWNLINK_WORKING)
+            connector_heartbeat(down);
+        break;
+    case PMI_PACKAGE_DATA:
+        if (down->state == PMI_DOWNLINK_WORKING)
+            connector_data_package(down, package->body);
+        break;
+    default: /* KICK */
+        pmi_downlink_close(down, PM_CLOSE_PACKAGE);
+        break;
+    }
+}
+
+/* Stops reading a client that has too much in flight. True: stopped. */
+static bool connector_pause(pmi_downlink *down)
+{
+    const pm_limits *limits = pmi_app_limits(down->app);
+    if (!down->session || down->session->in_flight < limits->requests_in_flight)
+        return false;
+    down->paused = true;
+    pmi_conn_pause(down->conn);
+    return true;
+}
+
+static pm_close_reason connector_bad_package(pm_err err)
+{
+    return err == PM_ESIZE ? PM_CLOSE_PACKAGE_SIZE : PM_CLOSE_PACKAGE;
+}
+
+/* The application may free the whole app from inside a package: downlink and
+ * connection are closed then, and outlive the stack. */
+static size_t connector_packages(pmi_conn *conn, uint8_t *data, size_t len,
+                                 pmi_downlink *down)
+{
+    size_t max = pmi_app_limits(down->app)->package_in_bytes;
+    pm_loop *loop = pm_app_loop(down->app);
+    size_t used = 0;
+    while (used < len) {
+        pmi_package package;
+        long n =
+            pmi_proto_package_decode(data + used, len - used, max, &package);
+        if (n == 0)
+            break;
+        if (n < 0) {
+            pmi_downlink_close(down, connector_bad_package((pm_err)n));
+            return len;
+        }
+        used += (size_t)n;
+        connector_package(down, &package);
+        if (pmi_conn_is_closing(conn))
+            return len;
+        if (connector_pause(down))
+            break;
+        if (used < len && pmi_loop_over_budget(loop)) {
+            pmi_conn_pause(conn); /* the rest comes in the next turn */
+            pmi_conn_resume(conn);
+            break;
+        }
+    }
+    connector_settle(down);
+    return used;
+}
+
+static size_t connector_data(pmi_conn *conn, uint8_t *data, size_t len,
+                             void *ctx)
+{
+    pmi_downlink *down = ctx;
+    size_t used;
+    down->reading = true;
+    used = connector_packages(conn, data, len, down);
+    down->reading = false;
+    return used;
+}
+
+static void connector_message(pmi_conn *conn, uint8_t *data, size_t len,
+                              bool text, void *ctx)
+{
+    pmi_downlink *down = ctx;
+    pmi_package package;
+    pm_err err;
+    if (text && len == 0)
+        return;
+    err = pmi_proto_package_frame(
+        data, len, pmi_app_limits(down->app)->package_in_bytes, &package);
+    if (err) {
+        pmi_downlink_close(down, connector_bad_package(err));
+        return;
+    }
+    down->reading = true;
+    connector_package(down, &package);
+    down->reading = false;
+    if (pmi_conn_is_closing(conn))
+        return;
+    connector_settle(down);
+    connector_pause(down);
+}
+
+/* ---- Coming and going -------------------------------------------------- */
+
+static void connector_bury(pmi_task *grave)
+{
+    pmi_downlink *down = PMI_OUTER(grave, pmi_downlink, grave);
+    const pmi_env *env = pmi_loop_env(pmi_conn_loop(down->conn));
+    pmi_free(env, down);
+}
+
+static void connector_end(pmi_downlink *down, pm_close_reason reason)
+{
+    pmi_connector *connector = pmi_app_connector(down->app);
+    pm_session *session = down->session;
+    pmi_conn *conn = down->conn;
+    down->state = PMI_DOWNLINK_CLOSED;
+    connector->closed[reason]++;
+    connector->count--;
+    pmi_timer_clear(&down->timer);
+    pmi_list_remove(&down->in_all);
+    pmi_list_remove(&down->in_gather);
+    PMI_LOG(connector->env, PM_LOG_DEBUG, "connector", "closed: %s",
+            pm_close_text(reason));
+    if (down->handshake)
+        down->handshake->down = NULL;
+    if (session) {
+        pm_app *app = down->app;
+        pmi_request_cancel_session(session, PM_ECLOSED);
+        pmi_session_close(session, reason);
+        session->conn = NULL;
+        pm_session_unref(session);
+        pmi_app_check_drained(app);
+    }
+    pmi_rsa_free(down->key);
+    if (down->gather) {
+        pmi_buf_fini(down->gather);
+        pmi_free(connector->env, down->gather);
+        down->gather = NULL;
+    }
+    down->key = NULL;
+    down->session = NULL;
+    memset(&down->grave, 0, sizeof down->grave);
+    pmi_loop_bury(pm_app_loop(down->app), &down->grave, connector_bury);
+    pmi_conn_free(conn); /* after: the grave finds its loop through it */
+}
+
+static void connector_closed(pmi_conn *conn, pm_close_reason reason, void *ctx)
+{
+    (void)conn;
+    connector_end(ctx, reason);
+}
+
+static const pmi_conn_events connector_events = {
+    connector_data, connector_message, NULL, NULL, connector_closed};
+
+static uint32_t connector_room(const pmi_connector *connector)
+{
+    uint32_t max = pmi_app_limits(connector->app)->connections;
+    uint32_t table = pm_app_server(connector->app)->max_connections;
+    return table && table < max ? table : max;
+}
+
+/* May this address come in? */
+static pm_close_reason connector_admit(pmi_connector *connector,
+                                       const pmi_addr *peer)
+{
+    const pm_connector_opts *opts = pmi_app_connector_opts(connector->app);
+    char text[PMI_ADDR_TEXT_MAX];
+    if (connector->count >= connector_room(connector))
+        return PM_CLOSE_CONNECTIONS_MAX;
+    if (!peer || !peer->len)
+        return PM_CLOSE_NONE;
+    for (size_t i = 0; i < connector->blocked_count; i++)
+        if (pmi_cidr_match(&connector->blocked[i], peer))
+            return PM_CLOSE_BLACKLIST;
+    if (opts->blacklist &&
+        opts->blacklist(pmi_addr_text(peer, text), opts->ctx))
+        return PM_CLOSE_BLACKLIST;
+    return PM_CLOSE_NONE;
+}
+
+static void connector_accepted(pmi_listener *listener, pmi_conn *conn,
+                               void *ctx)
+{
+    pmi_connector *connector = ctx;
+    pm_close_reason refused = connector_admit(connector, pmi_conn_peer(conn));
+    pmi_downlink *down = NULL;
+    (void)listener;
+    if (!refused) {
+        down = pmi_zalloc(connector->env, sizeof *down);
+        if (!down)
+            refused = PM_CLOSE_MEMORY;
+    }
+    if (refused) {
+        connector->closed[refused]++;
+        pmi_conn_free(conn);
+        return;
+    }
+    down->app = connector->app;
+    down->conn = conn;
+    pmi_list_add(&connector->all, &down->in_all);
+    connector->count++;
+    connector_arm(down, (uint64_t)pmi_app_limits(connector->app)->handshake_ms *
+                            1000);
+    pmi_conn_start(conn, &connector_events, down);
+}
+
+pm_err pmi_connector_start(pmi_connector *connector)
+{
+    const pm_server *self = pm_app_server(connector->app);
+    const pm_limits *limits = pmi_app_limits(connector->app);
+    pmi_listen_opts opts = {0};
+    connector->draining = false;
+    if (!self->frontend)
+        return PM_OK;
+    opts.host = pmi_app_client_bind(connector->app);
+    opts.port = self->client_port;
+    opts.framing = PMI_FRAMING_SNIFF;
+    opts.limits.in_max = limits->package_in_bytes + PMI_PACKAGE_HEAD;
+    opts.limits.out_max = limits->client_queue_bytes;
+    opts.limits.open_ms = limits->handshake_ms;
+    opts.limits.send_buffer =
+        pmi_app_connector_opts(connector->app)->send_buffer_bytes;
+    opts.accepted = connector_accepted;
+    opts.ctx = connector;
+    return pmi_listen(pm_app_loop(connector->app), &opts, &connector->listener);
+}
+
+uint16_t pmi_connector_port(const pmi_connector *connector)
+{
+    return connector->listener ? pmi_listener_port(connector->listener) : 0;
+}
+
+void pmi_connector_drain(pmi_connector *connector)
+{
+    connector->draining = true;
+    pmi_listener_close(connector->listener);
+    connector->listener = NULL;
+}
+
+void pmi_connector_kick_all(pmi_connector *connector, const char *reason)
+{
+    /* Ends come on later turns: nothing leaves the list while we walk. */
+    for (pmi_link *n = connector->all.next; n != &connector->all; n = n->next)
+        pmi_downlink_kick(PMI_OUTER(n, pmi_downlink, in_all), reason,
+                          PM_CLOSE_STOP);
+}
+
+void pmi_connector_close(pmi_connector *connector)
+{
+    pmi_listener_close(connector->listener);
+    connector->listener = NULL;
+    while (!pmi_list_empty(&connector->all)) {
+        pmi_downlink *down =
+            PMI_OUTER(connector->all.next, pmi_downlink, in_all);
+        pmi_conn_flush(down->conn);
+        connector_end(down, PM_CLOSE_STOP);
+    }
+    pmi_gatherer_fini(&connector->gatherer);
+}
+
+void pmi_connector_free(pmi_connector *connector)
+{
+    if (!connector)
+        return;
+    pmi_connector_close(connector);
+    pmi_free(connector->env, connector->blocked);
+    pmi_free(connector->env, connector);
+}

@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: MIT */
+/* pomelo_downlink.c -- what goes down to a client: answers, pushes, heartbeats, kicks.
+ *
+ *     | type | length (3) | flag | id? | route? | body ... |
+ *     \__ package head __/ \__ message head __/
+ *
+ * Head and body are handed to the connection apart: nothing is put together
+ * here that the connection would copy again. A push to many is put together
+ * once, in a chunk that every queue refers to (pmi_connector_encode_push).
+ * Start at pmi_downlink_message. */
+#include "pomelo_connector_internal.h"
+#include "pomelo_downlink_internal.h"
+
+#define DOWNLINK_FRAME_ROOM 14 /* the longest WebSocket head */
+
+void pmi_downlink_close(pmi_downlink *down, pm_close_reason why)
+{
+    const pm_connector_opts *opts = pmi_app_connector_opts(down->app);
+    if (down->state == PMI_DOWNLINK_CLOSED)
+        return;
+    pmi_downlink_flush(down);
+    down->state = PMI_DOWNLINK_CLOSED;
+    pmi_timer_clear(&down->timer);
+    pmi_conn_close(down->conn, why, opts->close_by_fin, 1000);
+}
+
+pm_err pmi_downlink_package(pmi_downlink *down, uint8_t type,
+                            const pm_slice *parts, size_t count, unsigned flags)
+{
+    uint8_t head[PMI_PACKAGE_HEAD];
+    pm_slice all[4];
+    size_t len = 0;
+    pm_err err;
+    PMI_ASSERT(count < PMI_COUNT(all));
+    for (size_t i = 0; i < count; i++) {
+        all[i + 1] = parts[i];
+        len += parts[i].len;
+    }
+    if (len > pmi_app_limits(down->app)->package_out_bytes)
+        return PM_ESIZE;
+    if (down->state == PMI_DOWNLINK_CLOSED)
+        return PM_ECLOSED;
+    pmi_proto_package_head(head, type, len);
+    all[0] = pm_bytes(head, sizeof head);
+    err = pmi_conn_send(down->conn, all, count + 1, flags);
+    if (err == PM_ELIMIT)
+        pmi_downlink_close(down, PM_CLOSE_QUEUE);
+    return err;
+}
+
+/* ---- The buffer scheduler ---------------------------------------------- */
+
+static void gatherer_flush(pmi_timer *timer)
+{
+    pmi_gatherer *gatherer = PMI_OUTER(timer, pmi_gatherer, timer);
+    pmi_link *node;
+    while ((node = pmi_list_take(&gatherer->waiting)))
+        pmi_downlink_flush(PMI_OUTER(node, pmi_downlink, in_gather));
+}
+
+void pmi_gatherer_init(pmi_gatherer *gatherer, pm_app *app)
+{
+    gatherer->app = app;
+    pmi_list_init(&gatherer->waiting);
+}
+
+void pmi_gatherer_fini(pmi_gatherer *gatherer)
+{
+    pmi_timer_clear(&gatherer->timer);
+}
+
+void pmi_downlink_flush(pmi_downlink *down)
+{
+    pm_slice all;
+    pmi_list_remove(&down->in_gather);
+    if (!down->gather || !down->gather->len)
+        return;
+    all = pmi_buf_slice(down->gather);
+    /* A full queue closes the client; its gathered bytes go with it. */
+    if (pmi_conn_send(down->conn, &all, 1, 0) == PM_ELIMIT)
+        pmi_conn_close(down->conn, PM_CLOSE_QUEUE, false, 1000);
+    pmi_buf_fini(down->gather);
+    pmi_buf_init(down->gather, pmi_app_env(down->app), down->gather->max);
+}
+
+/* Room for n more gathered bytes; NULL: none to be had. */
+static pmi_buf *downlink_gather(pmi_downlink *down)
+{
+    pmi_gatherer *gatherer = pmi_connector_gatherer(down->app);
+    const pm_connector_opts *opts = pmi_app_connector_opts(down->app);
+    const pmi_env *env = pmi_app_env(down->app);
+    if (!down->gather) {
+        down->gather = pmi_zalloc(env, sizeof *down->gather);
+        if (!down->gather)
+            return NULL;
+        pmi_buf_init(down->gather, env,
+                     pmi_app_limits(down->app)->client_queue_bytes);
+    }
+    if (!pmi_link_in(&down->in_gather))
+        pmi_list_add(&gatherer->waiting, &down->in_gather);
+    if (!pmi_timer_is_set(&gatherer->timer))
+        pmi_timer_set(pm_app_loop(down->app), &gatherer->timer,
+                      (uint64_t)opts->flush_ms * 1000, gatherer_flush);
+    return down->gather;
+}
+
+static pm_err downlink_gather_bytes(pmi_downlink *down, const pm_slice *parts,
+                                    size_t count)
+{
+    pmi_buf *gather = downlink_gather(down);
+    size_t was, len = 0;
+    if (!gather)
+        return PM_ENOMEM;
+    was = gather->len;
+    for (size_t i = 0; i < count; i++)
+        len += parts[i].len;
+    if (len > gather->max - was) {
+        pmi_downlink_close(down, PM_CLOSE_QUEUE);
+        return PM_ELIMIT;
+    }
+    for (size_t i = 0; i < count; i++)
+        pmi_buf_add(gather, parts[i].data, parts[i].len);
+    if (!gather->failed)
+        return PM_OK;
+    gather->len = was;
+    gather->failed = false;
+    return PM_ENOMEM;
+}
+
+pm_err pmi_downlink_data(pmi_downlink *down, pm_slice head, pm_slice body)
+{
+    const pm_connector_opts *opts = pmi_app_connector_opts(down->app);
+    uint8_t package[PMI_PACKAGE_HEAD];
+    pm_slice parts[3] = {{package, sizeof package}, head, body};
+    if (opts->scheduler == PM_SCHEDULER_DIRECT)
+        return pmi_downlink_package(down, PMI_PACKAGE_DATA, parts + 1, 2, 0);
+    if (head.len + body.len > pmi_app_limits(down->app)->package_out_bytes)
+        return PM_ESIZE;
+    if (down->state == PMI_DOWNLINK_CLOSED)
+        return PM_ECLOSED;
+    pmi_proto_package_head(package, PMI_PACKAGE_DATA, head.len + body.len);
+    return downlink_gather_bytes(down, parts, 3);
+}
+
+/* ---- Messages ---------------------------------------------------------- */
+
+/* Bytes of a body as they travel: borrowed from `body` where no schema wants
+ * otherwise. `store` is initialised here and finished by the caller. */
+static pm_err downlink_encode(pm_app *app, pm_slice route, pm_body body,
+                              pmi_buf *store, pm_slice *out)
+{
+    pmi_handlers *handlers = pmi_app_handlers(app);
+    pm_err err;
+    pmi_buf_init(store, pmi_app_env(app), SIZE_MAX);
+    *out = body.data;
+    if (body.kind != PM_BODY_JSON || !pmi_handlers_sys(handlers)->server)
+        return PM_OK;
+    err = pmi_handler_encode(handlers, route, body, store);
+    *out = pmi_buf_slice(store);
+    return err;
+}
+
+/* The route's number, when it has one and the client knows numbers. */
+static uint16_t downlink_code(pm_app *app, uint8_t type, pm_slice route)
+{
+    const pmi_dict *dict = pmi_handlers_sys(pmi_app_handlers(app))->dict;
+    return dict && type == PMI_MESSAGE_PUSH ? pmi_dict_code(dict, route) : 0;
+}
+
+pm_err pmi_downlink_message(pmi_downlink *down, uint8_t type, uint32_t id,
+                            pm_slice route, pm_body body)
+{
+    uint8_t head[PMI_MESSAGE_HEAD_MAX];
+    size_t head_len = pmi_proto_message_head(
+        head, type, id, route, downlink_code(down->app, type, route));
+    pmi_buf store;
+    pm_slice bytes;
+    pm_err err;
+    if (!head_len)
+        return PM_EINVAL;
+    err = downlink_encode(down->app, route, body, &store, &bytes);
+    if (err == PM_OK)
+        err = pmi_downlink_data(down, pm_bytes(head, head_len), bytes);
+    pmi_buf_fini(&store);
+    return err;
+}
+
+pm_err pmi_downlink_answer(pm_request *req, const pm_response *response)
+{
+    pmi_downlink *down = req->session->conn;
+    pm_err err;
+    if (!response || !req->wire_id)
+        return PM_OK;
+    if (!down)
+        return PM_ECLOSED;
+    err = pmi_downlink_message(down, PMI_MESSAGE_RESPONSE, req->wire_id,
+                               pm_text(req->route), response->body);
+    if (err == PM_OK || err == PM_ECLOSED || err == PM_ELIMIT)
+        return err;
+    pmi_downlink_message(down, PMI_MESSAGE_RESPONSE, req->wire_id,
+                         pm_bytes(NULL, 0), pm_body_text("{\"code\":500}"));
+    return err;
+}
+
+void pmi_downlink_kick(pmi_downlink *down, const char *reason,
+                       pm_close_reason why)
+{
+    pmi_buf text;
+    pm_slice body;
+    if (reason && down->state == PMI_DOWNLINK_WORKING) {
+        pmi_downlink_flush(down);
+        pmi_buf_init(&text, pmi_app_env(down->app), SIZE_MAX);
+        pmi_buf_add_text(&text, "{\"reason\":");
+        pmi_json_add_string(&text, pm_text(reason));
+        pmi_buf_add_byte(&text, '}');
+        body = pmi_buf_slice(&text);
+        /* Without memory for the word the end comes without it. */
+        if (!text.failed)
+            pmi_downlink_package(down, PMI_PACKAGE_KICK, &body, 1,
+                                 PMI_SEND_URGENT);
+        pmi_buf_fini(&text);
+    }
+    pmi_downlink_close(down, why);
+}
+
+/* ---- One push for many ------------------------------------------------- */
+
+pm_err pmi_connector_encode_push(pm_app *app, pm_slice route, pm_body body,
+                                 pmi_push *out)
+{
+    uint8_t head[PMI_MESSAGE_HEAD_MAX], *p;
+    size_t head_len, len, frame;
+    pmi_buf store;
+    pm_slice bytes;
+    pm_err err;
+    if (!route.len || body.kind == PM_BODY_NONE)
+        return PM_EINVAL;
+    head_len =
+        pmi_proto_message_head(head, PMI_MESSAGE_PUSH, 0, route,
+                               downlink_code(app, PMI_MESSAGE_PUSH, route));
+    if (!head_len)
+        return PM_EINVAL;
+    err = downlink_encode(app, route, body, &store, &bytes);
+    len = head_len + bytes.len;
+    if (err == PM_OK && len > pmi_app_limits(app)->package_out_bytes)
+        err = PM_ESIZE;
+    if (err == PM_OK) {
+        out->chunk = pmi_loop_chunk(
+            pm_app_loop(app), DOWNLINK_FRAME_ROOM + PMI_PACKAGE_HEAD + len);
+        err = out->chunk ? PM_OK : PM_ENOMEM;
+    }
+    if (err == PM_OK) {
+        frame = pmi_ws_head_size(PMI_PACKAGE_HEAD + len, false);
+        out->package_at = DOWNLINK_FRAME_ROOM;
+        out->frame_at = DOWNLINK_FRAME_ROOM - frame;
+        p = out->chunk->data + DOWNLINK_FRAME_ROOM;
+        pmi_proto_package_head(p, PMI_PACKAGE_DATA, len);
+        memcpy(p + PMI_PACKAGE_HEAD, head, head_len);
+        if (bytes.len)
+            memcpy(p + PMI_PACKAGE_HEAD + head_len, bytes.data, bytes.len);
+        pmi_ws_head_write(out->chunk->data + out->frame_at, PMI_WS_BINARY,
+                          PMI_PACKAGE_HEAD + len, NULL);
+        out->chunk->len =
+            (uint32_t)(DOWNLINK_FRAME_ROOM + PMI_PACKAGE_HEAD + len);
+    }
+    pmi_buf_fini(&store);
+    return err;
+}
+
+pm_err pmi_connector_send_push(pm_session *session, const pmi_push *push)
+{
+    pmi_downlink *down = session->conn;
+    pm_slice package;
+    bool ws;
+    pm_err err;
+    if (!down || down->state != PMI_DOWNLINK_WORKING)
+        return PM_ECLOSED;
+    if (pmi_app_connector_opts(down->app)->scheduler == PM_SCHEDULER_BUFFER) {
+        package = pm_bytes(push->chunk->data + push->package_at,
+                           push->chunk->len - push->package_at);
+        return downlink_gather_bytes(down, &package, 1);
+    }
+    ws = pmi_conn_framing(down->conn) == PMI_FRAMING_WS;
+    err = pmi_conn_send_chunk(down->conn, push->chunk,
+                              ws ? push->frame_at : push->package_at, 0);
+    if (err == PM_ELIMIT)
+        pmi_downlink_close(down, PM_CLOSE_QUEUE);
+    return err;
+}
+
+void pmi_push_fini(pmi_push *push)
+{
+    pmi_chunk_unref(push->chunk);
+    push->chunk = NULL;
+}

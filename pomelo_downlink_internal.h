@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: MIT */
+/* pomelo_downlink_internal.h -- one client's connection as the frontend sees it, and
+ * what goes down to it: answers, pushes, heartbeats, kicks. What comes up from
+ * it is pomelo_connector's. */
+#ifndef PMI_DOWNLINK_INTERNAL_H
+#define PMI_DOWNLINK_INTERNAL_H
+
+#include "core/conn.h"
+#include "pomelo_handler_internal.h"
+
+typedef enum pmi_downlink_state {
+    PMI_DOWNLINK_INITED,
+    PMI_DOWNLINK_WAIT_ACK,
+    PMI_DOWNLINK_WORKING,
+    PMI_DOWNLINK_CLOSED
+} pmi_downlink_state;
+
+/* One a connection; idle ones are many: keep it small. */
+typedef struct pmi_downlink {
+    pm_app *app;
+    pmi_conn *conn;
+    pm_session *session; /* a reference; NULL before WORKING */
+    pmi_link in_all;
+    pmi_link in_gather;
+    union {
+        pmi_timer timer; /* handshake's end, then heartbeat's */
+        pmi_task grave;  /* after both */
+    };
+    pm_handshake *handshake; /* the application's callback has it */
+    pmi_rsa *key;
+    pmi_buf *gather; /* packages until the next flush; NULL: none yet */
+    uint32_t second; /* of the two counts below */
+    uint32_t messages, signatures;
+    uint8_t state;
+    bool greeted; /* the answer is on its way: ACKs count from the next chunk */
+    bool paused;  /* too many requests in flight */
+    bool reading; /* a chunk of it is being looked at */
+} pmi_downlink;
+
+/* Gathers for the buffer scheduler; one a frontend. */
+typedef struct pmi_gatherer {
+    pm_app *app;
+    pmi_link waiting; /* downlinks with something gathered */
+    pmi_timer timer;
+} pmi_gatherer;
+void pmi_gatherer_init(pmi_gatherer *gatherer, pm_app *app);
+void pmi_gatherer_fini(pmi_gatherer *gatherer);
+
+/* Sends one package of parts. PM_ECLOSED, PM_ENOMEM, PM_ESIZE; PM_ELIMIT: the
+ * queue is full, and the connection is being closed for it. */
+pm_err pmi_downlink_package(pmi_downlink *down, uint8_t type,
+                            const pm_slice *parts, size_t count,
+                            unsigned flags);
+/* The same for a DATA package, by the scheduler. */
+pm_err pmi_downlink_data(pmi_downlink *down, pm_slice head, pm_slice body);
+/* A message: encoded by its route's schema, its route numbered. */
+pm_err pmi_downlink_message(pmi_downlink *down, uint8_t type, uint32_t id,
+                            pm_slice route, pm_body body);
+/* What pmi_handler_message wants. */
+pm_err pmi_downlink_answer(pm_request *req, const pm_response *response);
+/* Sends the reason (NULL: no KICK package) and closes. */
+void pmi_downlink_kick(pmi_downlink *down, const char *reason,
+                       pm_close_reason why);
+/* No word, just the end. */
+void pmi_downlink_close(pmi_downlink *down, pm_close_reason why);
+/* What is gathered leaves now. */
+void pmi_downlink_flush(pmi_downlink *down);
+
+#endif
