@@ -83,7 +83,6 @@ static pm_err session_promise(pmi_sessions *sessions, pm_done_cb cb, void *ctx,
         done->sessions = sessions;
         done->cb = cb;
         done->ctx = ctx;
-        pmi_list_add(&sessions->waits, &done->link);
     }
     *out = done;
     return PM_OK;
@@ -94,6 +93,7 @@ static void session_tell(session_done *done, pm_err err)
     if (!done)
         return;
     done->err = err;
+    pmi_list_add(&done->sessions->waits, &done->link);
     pmi_loop_defer(pm_app_loop(done->sessions->app), &done->task,
                    session_done_run);
 }
@@ -381,7 +381,7 @@ static pm_err session_unbind_here(pm_session *session, const char *uid)
     session_leave_uid(sessions, session);
     session->uid = NULL;
     pmi_app_session_unbound(session->app, session, was);
-    pmi_free(sessions->env, was);
+    pmi_free(pmi_loop_env(session->loop), was);
     return PM_OK;
 }
 
@@ -717,48 +717,51 @@ static bool session_uid_fits(const char *uid)
     return len > 0 && len <= SESSION_UID_MAX;
 }
 
-pm_err pm_session_bind(pm_session *session, const char *uid, pm_done_cb cb,
-                       void *ctx)
+/* Binds or unbinds here. A listener may free the app meanwhile: then the call
+ * was refused (PM_ECLOSED) and its callback never runs. */
+static pm_err session_change(pm_session *session, const char *uid,
+                             pm_err (*change)(pm_session *, const char *),
+                             pm_done_cb cb, void *ctx)
 {
+    pm_loop *loop = session->loop;
     session_done *done;
     pm_err err;
-    pm_loop *loop;
-    if (!session_uid_fits(uid))
-        return PM_EINVAL;
-    if (!session->ops)
-        return session_ask(session, SESSION_BIND, pm_text(uid), cb, ctx);
     if (!session->app)
         return PM_ECLOSED;
     err = session_promise(pmi_app_sessions(session->app), cb, ctx, &done);
     if (err)
         return err;
-    loop = session->loop;
-    pmi_loop_enter(loop); /* a listener may free the app */
-    session_tell(done, session_bind_here(session, uid));
+    pmi_loop_enter(loop);
+    pm_session_ref(session);
+    err = change(session, uid);
+    if (session->app)
+        session_tell(done, err);
+    else
+        pmi_free(pmi_loop_env(loop), done);
+    err = session->app ? PM_OK : PM_ECLOSED;
+    pm_session_unref(session);
     pmi_loop_leave(loop);
-    return PM_OK;
+    return err;
+}
+
+pm_err pm_session_bind(pm_session *session, const char *uid, pm_done_cb cb,
+                       void *ctx)
+{
+    if (!session_uid_fits(uid))
+        return PM_EINVAL;
+    if (!session->ops)
+        return session_ask(session, SESSION_BIND, pm_text(uid), cb, ctx);
+    return session_change(session, uid, session_bind_here, cb, ctx);
 }
 
 pm_err pm_session_unbind(pm_session *session, const char *uid, pm_done_cb cb,
                          void *ctx)
 {
-    session_done *done;
-    pm_err err;
-    pm_loop *loop;
     if (!session_uid_fits(uid))
         return PM_EINVAL;
     if (!session->ops)
         return session_ask(session, SESSION_UNBIND, pm_text(uid), cb, ctx);
-    if (!session->app)
-        return PM_ECLOSED;
-    err = session_promise(pmi_app_sessions(session->app), cb, ctx, &done);
-    if (err)
-        return err;
-    loop = session->loop;
-    pmi_loop_enter(loop); /* a listener may free the app */
-    session_tell(done, session_unbind_here(session, uid));
-    pmi_loop_leave(loop);
-    return PM_OK;
+    return session_change(session, uid, session_unbind_here, cb, ctx);
 }
 
 /* One setting, or all of them, as a JSON object. */
