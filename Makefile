@@ -111,7 +111,7 @@ $(LIB): $(OBJS)
 
 # nanopb is linked in and stays inside: a host may have another one.
 $(SO): $(OBJS)
-	$(CC) -shared $(SAN) $(CFLAGS) $(LDFLAGS) -Wl,-soname,libpomelo.so.$(SOVERSION) \
+	$(CC) -shared $(CFLAGS) $(LDFLAGS) -Wl,-z,defs -Wl,-soname,libpomelo.so.$(SOVERSION) \
 		-Wl,--exclude-libs,ALL -o $@ $^ $(DEPS_LIBS)
 	@ln -sf libpomelo.so $@.$(SOVERSION)
 

@@ -13,7 +13,7 @@ pass() { # NAME
 fail() { # NAME [TEXT]
     FAILED=$((FAILED + 1))
     printf '  FAIL  %s\n' "$1"
-    [ -z "${2:-}" ] || printf '%s\n' "$2" | head -n 40 | sed 's/^/          /'
+    [ -z "${2:-}" ] || printf '%s\n' "$2" | head -n 20 | sed 's/^/          /'
 }
 
 # Passes when TEXT is empty: what is wrong is listed in it.
