@@ -42,6 +42,7 @@ SRCS := \
 	core/crypto.c \
 	core/ws.c \
 	core/sock.c \
+	core/wheel.c \
 	core/loop.c \
 	core/tls.c \
 	core/queue.c \

@@ -32,6 +32,15 @@ LIBRARY=$(printf '%s\n' $ALL | grep -E '^(core/)?[^/]*$')
 {
 verdict 'floors: includes go down' \
     "$(awk -v srcs="$SRCS" -f tools/floors.awk $LIBRARY)"
+verdict 'the tour of docs/ARCHITECTURE.md is in the order of SRCS' "$(
+    sed -n 's/^| \([a-z_\/]*\.c\) |.*/\1/p' docs/ARCHITECTURE.md | awk -v srcs="$SRCS" '
+        { at[$1] = NR }
+        END { n = split(srcs, list, " "); last = 0
+              for (i = 1; i <= n; i++) {
+                  if (!(list[i] in at)) print list[i] ": not in the tour"
+                  else if (at[list[i]] < last) print list[i] ": too early in the tour"
+                  else last = at[list[i]]
+              } }')"
 verdict 'every function has at most 70 lines' "$(awk '
     FNR == 1 { open = 0 }
     /^\{/ { open = FNR }
