@@ -33,7 +33,7 @@ LIBRARY=$(printf '%s\n' $ALL | grep -E '^(core/)?[^/]*$')
 verdict 'floors: includes go down' \
     "$(awk -v srcs="$SRCS" -f tools/floors.awk $LIBRARY)"
 verdict 'the tour of docs/ARCHITECTURE.md is in the order of SRCS' "$(
-    sed -n 's/^| \([a-z_\/]*\.c\) |.*/\1/p' docs/ARCHITECTURE.md | awk -v srcs="$SRCS" '
+    sed -n 's/^| \([a-z0-9_\/]*\.c\) |.*/\1/p' docs/ARCHITECTURE.md | awk -v srcs="$SRCS" '
         { at[$1] = NR }
         END { n = split(srcs, list, " "); last = 0
               for (i = 1; i <= n; i++) {
