@@ -476,6 +476,8 @@ static void padding_is_looked_at_closely(void **state)
     assert_false(accepts(r, 1, "1", 150, "", SHA256_INFO, ""));
     assert_false(accepts(r, 1, "1", 148, "0000", SHA256_INFO, ""));
     assert_false(accepts(r, 1, "1", 40, "e00", SHA256_INFO, ""));
+    assert_false(accepts(r, 1, "1", 150, "01", SHA256_INFO, ""));
+    assert_false(accepts(r, 1, "1", 150, "10", SHA256_INFO, ""));
     /* Nothing may follow: Bleichenbacher's forgery of 2006. */
     assert_false(accepts(r, 1, "1", 16, "00", SHA256_INFO, "00"));
     assert_false(accepts(r, 1, "1", 16, "00", SHA256_INFO, "0"));
@@ -506,6 +508,30 @@ static void extreme_numbers_are_no_signatures(void **state)
     assert_false(pmi_rsa_verify(r->keys[1].key, nothing, nothing));
     memset(digits, 'x', sizeof digits); /* not one digit */
     assert_false(pmi_rsa_verify(r->keys[1].key, text("hello"), s));
+}
+
+/* The right number in the wrong count of digits. */
+static void digits_are_counted(void **state)
+{
+    recordings *r = *state;
+    char all[6000], *signature = all + 1;
+    int fs = 1;
+    /* Some padding gives a signature that begins with a zero. */
+    do {
+        assert_true(fs < 150);
+        sign_padded(&r->keys[1], "1", fs++, "00", SHA256_INFO, "", signature);
+    } while (signature[0] != '0');
+    assert_true(pmi_rsa_verify(r->keys[1].key, text("hello"), text(signature)));
+    assert_false(
+        pmi_rsa_verify(r->keys[1].key, text("hello"), text(signature + 1)));
+    all[0] = '0';
+    assert_false(pmi_rsa_verify(r->keys[1].key, text("hello"), text(all)));
+    all[0] = '-'; /* no digit: not counted */
+    assert_true(pmi_rsa_verify(r->keys[1].key, text("hello"), text(all)));
+    /* Far more than any key has. */
+    memset(signature + 256, 'a', sizeof all - 258);
+    all[sizeof all - 1] = 0;
+    assert_false(pmi_rsa_verify(r->keys[1].key, text("hello"), text(all)));
 }
 
 /* A key of 4096 bits with exponent 3, made to measure: for a cube s^3 and the
@@ -569,6 +595,7 @@ int main(void)
         cmocka_unit_test(recorded_texts_are_judged_alike),
         cmocka_unit_test(padding_is_looked_at_closely),
         cmocka_unit_test(extreme_numbers_are_no_signatures),
+        cmocka_unit_test(digits_are_counted),
         cmocka_unit_test(the_largest_key_works),
     };
     test_deadline(TEST_DEADLINE_S);
