@@ -97,10 +97,10 @@ SO := $(BUILD)/libpomelo.so
 all: $(LIB) $(if $(SAN),,$(SO)) $(BUILD)/pomelo.pc
 
 # Holds the flags of the last build, so that a change of them builds anew.
+FLAGS = $(CC) $(filter-out -Werror,$(ALL_CFLAGS)) $(LDFLAGS)
 $(BUILD)/flags: FORCE
 	@mkdir -p $(@D)
-	@echo '$(CC) $(ALL_CFLAGS) $(LDFLAGS)' | cmp -s - $@ || \
-		echo '$(CC) $(ALL_CFLAGS) $(LDFLAGS)' >$@
+	@echo '$(FLAGS)' | cmp -s - $@ || echo '$(FLAGS)' >$@
 
 $(BUILD)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
