@@ -27,7 +27,7 @@
 /* ---- Blocks of a doc ------------------------------------------------------ */
 #define JSON_ALIGN sizeof(max_align_t)
 #define JSON_BLOCK_MIN 4096
-#define JSON_BLOCK_MAX (256 * 1024)
+#define JSON_BLOCK_MAX (64 * 1024)
 
 struct pmi_json_block {
     struct pmi_json_block *next;
