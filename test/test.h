@@ -208,13 +208,13 @@ static inline void test_heap_check_empty(const test_heap *heap,
     test_heap_check_empty((heap), __FILE__, __LINE__)
 
 /* ---- Every allocation fails once --------------------------------------- */
-typedef struct test_failures {
+typedef struct test_fail_rounds {
     test_heap *heap;
     size_t rounds;
     uint64_t seed;
     const char *file;
     int line;
-} test_failures;
+} test_fail_rounds;
 
 /* Each k up to here, then a sample; all of them with PM_TEST_EVERY_K=1. */
 #define TEST_FAILURES_EACH 200
@@ -227,7 +227,8 @@ static inline uint64_t test_mix(uint64_t *state) /* SplitMix64 */
     return z ^ (z >> 31);
 }
 
-static inline void test_failures_arm(test_failures *f, size_t k, bool after)
+static inline void test_fail_rounds_arm(test_fail_rounds *f, size_t k,
+                                        bool after)
 {
     f->heap->fail_at = k;
     f->heap->fail_after = after;
@@ -237,21 +238,21 @@ static inline void test_failures_arm(test_failures *f, size_t k, bool after)
 }
 
 /* Ends the round before and arms the next one; false after the last one. */
-static inline bool test_failures_next(test_failures *f)
+static inline bool test_fail_rounds_next(test_fail_rounds *f)
 {
     test_heap *heap = f->heap;
     size_t k = heap->fail_at;
     bool after = heap->fail_after;
     test_heap_check_empty(heap, f->file, f->line);
     if (!f->rounds) {
-        test_failures_arm(f, 1, false);
+        test_fail_rounds_arm(f, 1, false);
         return true;
     }
     if (heap->failed) {
         size_t step = 1;
         if (k >= TEST_FAILURES_EACH && !getenv("PM_TEST_EVERY_K"))
             step += (size_t)(test_mix(&f->seed) % (k / 8));
-        test_failures_arm(f, k + step, after);
+        test_fail_rounds_arm(f, k + step, after);
         return true;
     }
     if (f->rounds == 1) {
@@ -259,16 +260,16 @@ static inline bool test_failures_next(test_failures *f)
         _fail(f->file, f->line);
     }
     if (!after)
-        test_failures_arm(f, 1, true);
+        test_fail_rounds_arm(f, 1, true);
     else
-        test_failures_arm(f, 0, false);
+        test_fail_rounds_arm(f, 0, false);
     return heap->fail_at != 0;
 }
 
-static inline test_failures test_failures_of(test_heap *heap, const char *file,
-                                             int line)
+static inline test_fail_rounds test_fail_rounds_of(test_heap *heap,
+                                                   const char *file, int line)
 {
-    test_failures f = {heap, 0, 1, file, line};
+    test_fail_rounds f = {heap, 0, 1, file, line};
     return f;
 }
 
@@ -278,9 +279,9 @@ static inline test_failures test_failures_of(test_heap *heap, const char *file,
  * left on the heap. heap->failed tells a scenario whether it was hit; in the
  * last round of each kind it was not, and everything must have worked. */
 #define TEST_EACH_FAILURE(heap)                                                \
-    for (test_failures test_round_ =                                           \
-             test_failures_of((heap), __FILE__, __LINE__);                     \
-         test_failures_next(&test_round_);)
+    for (test_fail_rounds test_rounds_ =                                       \
+             test_fail_rounds_of((heap), __FILE__, __LINE__);                  \
+         test_fail_rounds_next(&test_rounds_);)
 
 /* ---- cJSON on a test_heap ---------------------------------------------- */
 static test_heap *test_cjson_heap;
