@@ -221,7 +221,7 @@ deps-run:
 	@CC='$(CC)' tools/deps.sh build
 
 run: deps-run
-	@$(TELL) tools/run.sh
+	@exec env $(TELL) tools/run.sh
 
 check: deps
 	@$(TELL) tools/check.sh
