@@ -234,6 +234,7 @@ static pm_err map_set_cap(pmi_map *map, uint32_t cap)
     size_t places = (size_t)cap * 2;
     pmi_map_slot *slots;
     uint32_t *index = pmi_resize_array(map->env, NULL, places, sizeof *index);
+    PMI_ASSERT(map->used <= cap);
     if (!index)
         return PM_ENOMEM;
     slots = pmi_resize_array(map->env, map->slots, cap, sizeof *slots);
@@ -266,8 +267,9 @@ static pm_err map_make_room(pmi_map *map)
     return map_set_cap(map, map->cap ? map->cap * 2 : MAP_CAP_MIN);
 }
 
-/* After a removal or a walk: keeps walks short, and gives back what a peak
- * has left. That there is no memory for the smaller arrays does no harm. */
+/* After a removal or a walk: keeps walks short (at most half of the slots are
+ * holes), and gives back what a peak has left. That there is no memory for the
+ * smaller arrays does no harm. */
 static void map_tidy(pmi_map *map)
 {
     if (map->walkers)
@@ -276,8 +278,7 @@ static void map_tidy(pmi_map *map)
         map->used = 0;
     else if (map->used >= 2 * MAP_CAP_MIN && map->count < map->used / 2)
         map_squeeze(map);
-    if (map->cap > MAP_SHRINK_MIN && map->count < map->cap / 8 &&
-        map->used <= map->cap / 4)
+    if (map->cap > MAP_SHRINK_MIN && map->count < map->cap / 8)
         (void)map_set_cap(map, map->cap / 4);
 }
 
