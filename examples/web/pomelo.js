@@ -119,7 +119,12 @@ function decodeMessage(bytes, codes) {
                 throw new Error('no route has the code ' + code);
             }
         } else {
-            message.route = decoder.decode(readBytes(cursor, readByte(cursor)));
+            const length = readByte(cursor);
+            const name = readBytes(cursor, length);
+            if (name.length < length) {
+                throw new Error('a route is cut');
+            }
+            message.route = decoder.decode(name);
         }
     }
     message.body = bytes.subarray(cursor.at);
@@ -144,6 +149,7 @@ function readByte(cursor) {
     return cursor.bytes[cursor.at++];
 }
 
+/* At the end there may be less: the dialect cuts strings there. */
 function readBytes(cursor, count) {
     const bytes = cursor.bytes.subarray(cursor.at, cursor.at + count);
     cursor.at += bytes.length;
