@@ -30,8 +30,8 @@ void pmi_map_fini(pmi_map *map); /* keys freed, values the caller's */
 
 /* Keys are copied. A put on an existing key replaces the value (place in the
  * order kept) and gives the old one in *old when old is not NULL (else NULL
- * goes there). PM_ENOMEM: nothing changed; PM_ESIZE: a key of 4 GiB. Values must
- * not be NULL. */
+ * goes there). PM_ENOMEM: nothing changed; PM_ESIZE: a key of 4 GiB. Values
+ * must not be NULL. */
 pm_err pmi_map_put(pmi_map *map, pm_slice key, void *value, void **old);
 void *pmi_map_get(const pmi_map *map, pm_slice key); /* or NULL */
 void *pmi_map_remove(pmi_map *map, pm_slice key);    /* the value, or NULL */
