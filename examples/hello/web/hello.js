@@ -57,7 +57,7 @@ function connect() {
         connecting = client.init({ host: HOST, port: PORT }).then(() => {
             connecting = null;
             retryMs = 500;
-            showState('working', 'connected, port ' + PORT);
+            showState('working', 'connected :' + PORT);
             note('connected to ' + client.url);
         }, (error) => {
             connecting = null;
