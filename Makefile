@@ -43,7 +43,16 @@ SRCS := \
 	core/ws.c \
 	core/sock.c \
 	core/wheel.c \
+	core/wheel.c \
 	core/loop.c \
+	core/loop_watch.c \
+	core/loop_kit.c \
+	core/loop_run.c \
+	core/loop_names.c \
+	core/loop_kit.c \
+	core/loop_watch.c \
+	core/loop_names.c \
+	core/loop_run.c \
 	core/tls.c \
 	core/queue.c \
 	core/pipe.c \
@@ -60,10 +69,12 @@ SRCS := \
 	pomelo_proto.c \
 	pomelo_dict.c \
 	pomelo_handshake.c \
+	pomelo_frame.c \
 	pomelo_config.c \
 	pomelo_cluster.c \
 	pomelo_route.c \
 	pomelo_router.c \
+	pomelo_peer.c \
 	pomelo_rpc.c \
 	pomelo_session.c \
 	pomelo_channel.c \

@@ -71,14 +71,14 @@ verdict 'what is file-local is called neither pm_ nor pmi_' "$(
 
 # One door a library.
 door() { # WHAT PATTERN ALLOWED-FILES
-    verdict "one door: $1" "$(grep -nE "^ *# *include *[<\"]($2)" $LIBRARY |
+    verdict "one door: $1" "$(grep -nE "^ *# *include *($2)" $LIBRARY |
         grep -vE "^($3):")"
 }
-door libevent 'event2/|event\.h|evdns|evhttp' 'core/loop[a-z_]*\.[ch]'
-door mbedtls 'mbedtls/|psa/' 'core/(crypto|tls)[a-z_]*\.[ch]'
-door nanopb '[^">]*pb(_[a-z]+)?\.h' 'core/pb[a-z_.]*\.[ch]'
+door libevent '<(event2/|event\.h|evdns|evhttp)' 'core/loop[a-z_]*\.[ch]'
+door mbedtls '<(mbedtls|psa)/' 'core/(crypto|tls)[a-z_]*\.[ch]'
+door nanopb '<pb[a-z_]*\.h|"[^"]*\.pb\.h' 'core/pb[a-z_.]*\.[ch]'
 # Trees are built and read where they are handed to the application.
-door cJSON '(cjson/)?cJSON\.h' \
+door cJSON '<(cjson/)?cJSON\.h' \
     'core/json[a-z_]*\.[ch]|pomelo_(dialect|handshake|session|request|filter|handler|connector|client|config|rpc|call)[a-z_]*\.c'
 verdict 'core/ has never heard of Pomelo' "$(grep -nE \
     '^ *# *include *"(\.\./)?pomelo_|\bpm_(app|session|request|channel|call|client|server)\b' \
