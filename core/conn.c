@@ -230,6 +230,7 @@ static void conn_release(pmi_conn *c)
     c->tail = NULL;
     pmi_fragments_free(c->parts);
     c->parts = NULL;
+    c->reserved = 0;
 }
 
 static void conn_tell_closed(pmi_task *task)

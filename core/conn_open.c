@@ -103,30 +103,47 @@ void pmi_conn_start(pmi_conn *c, const pmi_conn_events *events, void *ctx)
     pmi_conn_want(c, PMI_READABLE);
 }
 
+/* Could this stand in the head of a request? */
+static bool conn_is_plain(const char *text)
+{
+    size_t len = strlen(text);
+    for (size_t i = 0; i < len; i++)
+        if ((uint8_t)text[i] <= ' ' || text[i] == 0x7f)
+            return false;
+    return len > 0 && len < PMI_HTTP_HEAD_MAX / 2;
+}
+
+static void conn_request_write(pmi_conn *c, const char *host, uint16_t port,
+                               const char *target, pmi_buf *request)
+{
+    uint8_t key[16];
+    char text[25], name[PMI_HTTP_HEAD_MAX / 2 + 16];
+    bool bare6 = strchr(host, ':') && host[0] != '[';
+    size_t len = pmi_format(name, sizeof name, bare6 ? "[%s]:%u" : "%s:%u",
+                            host, (unsigned)port);
+    pm_slice host_text = {name, len}, target_text = {target, strlen(target)};
+    pmi_loop_random(pmi_conn_home(c), key, sizeof key);
+    pm_slice key_text = {text, pmi_base64(key, sizeof key, text)};
+    pmi_ws_accept_key(key_text, c->extra->accept_key);
+    pmi_ws_request_upgrade(host_text, target_text, key, request);
+}
+
 /* The upgrade request is the first thing in the queue. */
 static pm_err conn_queue_request(pmi_conn *c, const pmi_connect_opts *opts)
 {
-    uint8_t key[16];
-    char text[25];
-    pmi_buf request, host;
-    pm_slice target = {opts->ws_target ? opts->ws_target : "/", 0};
-    target.len = strlen(target.data);
-    pmi_loop_random(pmi_conn_home(c), key, sizeof key);
-    pmi_base64(key, sizeof key, text);
-    pm_slice key_text = {text, 24};
-    pmi_ws_accept_key(key_text, c->extra->accept_key);
-    pmi_buf_init(&host, pmi_conn_env(c), PMI_HTTP_HEAD_MAX);
-    pmi_buf_init(&request, pmi_conn_env(c), PMI_HTTP_HEAD_MAX);
-    pmi_buf_add_format(&host, "%s:%u", opts->host, (unsigned)opts->port);
-    pmi_ws_request_upgrade(pmi_buf_slice(&host), target, key, &request);
+    const char *target = opts->ws_target ? opts->ws_target : "/";
+    pmi_buf request;
     pm_err err = PM_OK;
-    if (host.failed || request.failed ||
-        !pmi_conn_put(c, pmi_buf_slice(&request)))
+    if (!conn_is_plain(target) || !conn_is_plain(opts->host))
+        return PM_EINVAL;
+    pmi_buf_init(&request, pmi_conn_env(c), 2 * PMI_HTTP_HEAD_MAX);
+    conn_request_write(c, opts->host, opts->port, target, &request);
+    if (request.failed || !pmi_conn_put(c, pmi_buf_slice(&request))) {
         err = PM_ENOMEM;
-    else
+    } else {
         c->out.last->open = false;
-    c->extra->request_left = request.len;
-    pmi_buf_fini(&host);
+        c->extra->request_left = request.len;
+    }
     pmi_buf_fini(&request);
     return err;
 }

@@ -254,9 +254,11 @@ static void conn_deliver(pmi_conn *c, uint8_t *data, size_t len)
     conn_keep(c, held, data + used, len - used);
     if (c->state >= PMI_CONN_ENDED || c->paused)
         return;
-    if (c->again || (used > 0 && pmi_loop_over_budget(pmi_conn_home(c))))
+    bool large = c->state == PMI_CONN_STREAM && len - used > c->in_max;
+    if (c->again ||
+        ((used > 0 || large) && pmi_loop_over_budget(pmi_conn_home(c))))
         pmi_loop_defer(pmi_conn_home(c), &c->later, conn_redeliver);
-    else if (c->state == PMI_CONN_STREAM && len - used > c->in_max)
+    else if (large)
         pmi_conn_end(c, PM_CLOSE_PACKAGE_SIZE);
 }
 

@@ -76,6 +76,13 @@ static void frames_join(pmi_fragments **parts, const pmi_env *env,
     event->text = all->text;
 }
 
+/* May the code stand in a close frame? */
+static bool frames_code_legal(uint16_t code)
+{
+    return (code >= 1000 && code <= 1003) || (code >= 1007 && code <= 1014) ||
+           (code >= 3000 && code <= 4999);
+}
+
 static void frames_close(pmi_frames_event *event)
 {
     uint16_t code = FRAMES_NO_CODE;
@@ -83,7 +90,7 @@ static void frames_close(pmi_frames_event *event)
     if (event->len >= 2)
         code = (uint16_t)(event->data[0] << 8 | event->data[1]);
     event->code = code;
-    if (event->len == 1 || (event->len >= 2 && code < 1000))
+    if (event->len == 1 || (event->len >= 2 && !frames_code_legal(code)))
         frames_bad(event, FRAMES_PROTOCOL);
 }
 
