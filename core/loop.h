@@ -17,6 +17,7 @@
 #include "buf.h"
 #include "map.h"
 #include "sock.h"
+#include "wheel.h"
 
 const pmi_env *pmi_loop_env(const pm_loop *loop);
 /* Time at the start of this turn, and time now. Microseconds, monotonic. */
@@ -30,6 +31,10 @@ bool pmi_loop_memory_only(const pm_loop *loop);
 /* True when pm_loop_poll's budget is spent: long work stops at the next whole
  * unit and goes on in the next turn. */
 bool pmi_loop_over_budget(pm_loop *loop);
+
+/* How far behind the loop is, microseconds: by how much the last turn's first
+ * timer was late, or how long that turn took; the larger one. */
+uint64_t pmi_loop_lag_us(const pm_loop *loop);
 
 /* Shared storage. The read buffer is for one callback's time. */
 #define PMI_READ_BUFFER_BYTES (128 * 1024)
@@ -74,8 +79,7 @@ static inline bool pmi_task_waits(const pmi_task *task)
  * a tick and the loop's lag. Caller's storage, all zero before first use.
  * Timers of the same tick fire in the order in which they were set. */
 typedef struct pmi_timer {
-    pmi_link link;
-    uint64_t due_tick;
+    pmi_wheel_node node;
     void (*fire)(struct pmi_timer *timer);
 } pmi_timer;
 /* (Re)arm: fires once, delay_us from now (this turn's time). */
@@ -84,7 +88,7 @@ void pmi_timer_set(pm_loop *loop, pmi_timer *timer, uint64_t delay_us,
 void pmi_timer_clear(pmi_timer *timer);
 static inline bool pmi_timer_is_set(const pmi_timer *timer)
 {
-    return pmi_link_in(&timer->link);
+    return pmi_link_in(&timer->node.link);
 }
 
 /* ---- Descriptors ------------------------------------------------------- */
@@ -112,6 +116,9 @@ pm_err pmi_loop_resolve(pm_loop *loop, const char *host, uint16_t port,
                         pmi_resolve_cb cb, void *ctx, void **handle);
 /* cb will not run. */
 void pmi_loop_resolve_cancel(pm_loop *loop, void *handle);
+/* From now on this server ("127.0.0.1:5353") is asked instead of the system's.
+ * For tests. PM_ENOTSUP without sockets, PM_EINVAL, PM_ENOMEM. */
+pm_err pmi_loop_set_nameserver(pm_loop *loop, const char *address);
 
 /* ---- Doors in memory --------------------------------------------------- */
 /* What listens on this loop without a socket, by name ("host:port"); core/conn
@@ -127,6 +134,13 @@ void pmi_loop_door_remove(pm_loop *loop, const char *name);
 void *pmi_loop_slot(const pm_loop *loop);
 void pmi_loop_set_slot(pm_loop *loop, void *data,
                        void (*fini)(pm_loop *loop, void *data));
+
+/* ---- What core/loop_names needs ---------------------------------------- */
+struct event_base *pmi_loop_base(const pm_loop *loop); /* NULL: memory only */
+/* A second slot. Its `fini` comes before the other's. */
+void *pmi_loop_names(const pm_loop *loop);
+void pmi_loop_set_names(pm_loop *loop, void *data,
+                        void (*fini)(pm_loop *loop, void *data));
 
 /* ---- What tests and the simulator see ---------------------------------- */
 /* Number of objects that still live on the loop (conns, listeners, apps); a

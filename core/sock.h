@@ -25,6 +25,9 @@ void pmi_addr_set_port(pmi_addr *addr, uint16_t port);
 /* The host without port. Returns out. */
 const char *pmi_addr_text(const pmi_addr *addr, char out[PMI_ADDR_TEXT_MAX]);
 bool pmi_addr_is_loopback(const pmi_addr *addr);
+/* Looks a name up in a file like /etc/hosts: "address name name ...". */
+bool pmi_addr_from_hosts(pmi_addr *out, const char *path, const char *name,
+                         uint16_t port);
 
 /* CIDR blocks ("10.0.0.0/8", "::1", "fd00::/8"); IPv4-mapped IPv6 counts as
  * IPv4. */
