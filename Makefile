@@ -43,12 +43,7 @@ SRCS := \
 	core/ws.c \
 	core/sock.c \
 	core/wheel.c \
-	core/wheel.c \
 	core/loop.c \
-	core/loop_watch.c \
-	core/loop_kit.c \
-	core/loop_run.c \
-	core/loop_names.c \
 	core/loop_kit.c \
 	core/loop_watch.c \
 	core/loop_names.c \
