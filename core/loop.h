@@ -107,6 +107,14 @@ void pmi_watch_init(pm_loop *loop, pmi_watch *watch, int fd,
 pm_err pmi_watch_set(pmi_watch *watch, int what);
 void pmi_watch_fini(pmi_watch *watch); /* the descriptor stays the caller's */
 
+/* ---- Signals ----------------------------------------------------------- */
+/* For pm_run alone: a library leaves its host's signals alone. cb runs as a
+ * callback of the loop, each time; libevent keeps the process's handler and
+ * puts the old one back at the end. PM_ENOMEM, PM_ENOTSUP without sockets. */
+pm_err pmi_loop_signal(pm_loop *loop, int number, void (*cb)(void *ctx),
+                       void *ctx, void **signal);
+void pmi_loop_signal_end(void *signal); /* NULL is fine */
+
 /* ---- Names ------------------------------------------------------------- */
 /* Resolves without blocking. cb runs once on a later turn, also for errors
  * (PM_ERESOLVE) and, with PM_ECLOSED, when the loop is freed. Numeric hosts are

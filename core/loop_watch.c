@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* core/loop_watch.c -- is a descriptor readable, is it writable?
+/* core/loop_watch.c -- is a descriptor readable, is it writable, has a signal
+ * come?
  *
  * Two events of libevent a descriptor. The one for reading is persistent and is
  * made once; the one for writing is there only while something could not be
@@ -80,4 +81,52 @@ void pmi_watch_fini(pmi_watch *watch)
     pmi_loop_event_free(watch->loop, watch->read_event);
     pmi_loop_event_free(watch->loop, watch->write_event);
     watch->read_event = watch->write_event = NULL;
+}
+
+/* ---- Signals ----------------------------------------------------------- */
+typedef struct watch_signal {
+    pm_loop *loop;
+    struct event *event; /* owned */
+    void (*cb)(void *ctx);
+    void *ctx;
+} watch_signal;
+
+static void watch_on_signal(evutil_socket_t fd, short what, void *arg)
+{
+    watch_signal *sig = arg;
+    pm_loop *loop = sig->loop;
+    (void)fd;
+    (void)what;
+    pmi_loop_enter(loop);
+    sig->cb(sig->ctx);
+    pmi_loop_leave(loop);
+}
+
+pm_err pmi_loop_signal(pm_loop *loop, int number, void (*cb)(void *ctx),
+                       void *ctx, void **signal)
+{
+    watch_signal *sig;
+    if (!loop->base)
+        return PM_ENOTSUP;
+    sig = pmi_alloc(&loop->env, sizeof *sig);
+    if (!sig)
+        return PM_ENOMEM;
+    *sig = (watch_signal){.loop = loop, .cb = cb, .ctx = ctx};
+    sig->event = pmi_loop_event_new(loop, number, EV_SIGNAL | EV_PERSIST,
+                                    watch_on_signal, sig);
+    if (!sig->event || event_add(sig->event, NULL)) {
+        pmi_loop_signal_end(sig);
+        return PM_ENOMEM;
+    }
+    *signal = sig;
+    return PM_OK;
+}
+
+void pmi_loop_signal_end(void *signal)
+{
+    watch_signal *sig = signal;
+    if (!sig)
+        return;
+    pmi_loop_event_free(sig->loop, sig->event);
+    pmi_free(&sig->loop->env, sig);
 }
