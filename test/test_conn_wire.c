@@ -101,7 +101,7 @@ static size_t wire_frame(uint8_t *out, uint8_t first, const void *data,
 {
     static const uint8_t mask[4] = {1, 2, 3, 4};
     uint8_t head[14];
-    size_t n = pmi_ws_head_write(head, first & 15, len, mask);
+    size_t n = pmi_ws_head_write(head, PMI_WS_BINARY, len, mask);
     head[0] = first; /* with the FIN bit or without */
     memcpy(out, head, n);
     if (len)
@@ -223,7 +223,7 @@ static void test_refused_first_bytes(void **state)
     char *long_head = malloc(10000);
     memset(long_head, 'a', 10000);
     memcpy(long_head, "GET / HTTP/1.1\r\nX: ", 19);
-    refused(long_head, 10000, PM_CLOSE_HTTP, NULL);
+    refused(long_head, 10000, PM_CLOSE_HTTP, "");
     free(long_head);
 }
 
