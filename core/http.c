@@ -330,7 +330,8 @@ static void http_arm(http_conn *hc)
 static void http_expired(pmi_timer *timer)
 {
     http_conn *hc = PMI_OUTER(timer, http_conn, timer);
-    if (pmi_conn_queued(hc->conn) < hc->left)
+    size_t queued = pmi_conn_queued(hc->conn);
+    if (queued && queued < hc->left)
         http_arm(hc); /* an answer is being taken, slowly */
     else
         pmi_conn_close(hc->conn, PM_CLOSE_IDLE, false, 0);
