@@ -332,7 +332,9 @@ static pm_err dialect_compile_nested(dialect_build *build, const cJSON *source)
     pmi_buf_add_text(build->text, "},\"__tags\":{");
     pmi_buf_add(build->text, build->tags_text.data, build->tags_text.len);
     pmi_buf_add_text(build->text, "}}");
-    return build->text->failed ? PM_ENOMEM : PM_OK;
+    if (build->tags_text.failed || build->text->failed)
+        return PM_ENOMEM;
+    return PM_OK;
 }
 
 /* Room for every declaration there may be: fields never move, since the maps
