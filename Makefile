@@ -70,6 +70,7 @@ SRCS := \
 	pomelo_route.c \
 	pomelo_router.c \
 	pomelo_peer.c \
+	pomelo_call.c \
 	pomelo_rpc.c \
 	pomelo_session.c \
 	pomelo_channel.c \

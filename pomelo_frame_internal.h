@@ -52,7 +52,7 @@ long pmi_frame_decode(const uint8_t *data, size_t len, size_t max,
  * over PMI_FRAME_MAX. */
 #define PMI_FRAME_PARTS 12
 typedef struct pmi_frame_out {
-    uint8_t room[256];
+    uint8_t room[384];
     pm_slice parts[PMI_FRAME_PARTS];
     size_t count, total;
 } pmi_frame_out;

@@ -20,4 +20,8 @@ typedef void (*pmi_router_cb)(pmi_server *server, void *ctx);
 pm_err pmi_router_choose(pmi_router *router, pm_slice type, pm_param param,
                          pmi_router_cb done, void *ctx);
 
+/* A choice that waits, told by what pmi_router_choose was given: done will not
+ * run any more. */
+void pmi_router_forget(pmi_router *router, pmi_router_cb done, void *ctx);
+
 #endif

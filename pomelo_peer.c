@@ -1,0 +1,595 @@
+/* SPDX-License-Identifier: MIT */
+/* pomelo_peer.c -- links between servers.
+ *
+ *     dialler                                    acceptor
+ *       | HELLO from, to, incarnation, nonce        |
+ *       |------------------------------------------>|
+ *       |    HELLO from, to, incarnation, nonce, mac|
+ *       |<------------------------------------------|
+ *       | PROOF mac                                 |
+ *       |------------------------------------------>|
+ *
+ * Both macs cover both sides' values and the side that speaks (pmi_proof_make),
+ * so that nothing heard can be said back. The first byte of a link tells our
+ * wire (00, the high byte of a length) from everything else, which is closed
+ * and counted. Start at peer_data and peer_lost. */
+#include "pomelo_peer_internal.h"
+
+#define PEER_PROOF_MS 5000
+#define PEER_UNPROVEN_MAX 64
+#define PEER_BACKOFF_MS 50
+
+static void peer_dial_now(pmi_peer *peer);
+
+void pmi_peers_init(pmi_peers *peers, pm_app *app, const pmi_peer_ops *ops)
+{
+    peers->app = app;
+    peers->env = pmi_app_env(app);
+    peers->ops = ops;
+    pmi_list_init(&peers->dialled);
+    pmi_list_init(&peers->accepted);
+}
+
+static bool peer_is_dialled(const pmi_peer *peer)
+{
+    return peer->server != NULL;
+}
+
+/* ---- Proof ------------------------------------------------------------- */
+
+static pmi_proof peer_proof(const pmi_peer *peer, pm_slice other)
+{
+    pmi_peers *peers = peer->owner;
+    pm_slice self = pm_text(pm_app_server(peers->app)->id);
+    bool dialler = peer_is_dialled(peer);
+    pmi_proof proof;
+    proof.secret = pm_text(pmi_app_rpc_opts(peers->app)->secret);
+    proof.dialler_id = dialler ? self : other;
+    proof.acceptor_id = dialler ? other : self;
+    proof.dialler_incarnation =
+        dialler ? peers->incarnation : peer->incarnation;
+    proof.acceptor_incarnation =
+        dialler ? peer->incarnation : peers->incarnation;
+    proof.dialler_nonce = dialler ? peer->nonce : peer->theirs;
+    proof.acceptor_nonce = dialler ? peer->theirs : peer->nonce;
+    return proof;
+}
+
+static pm_err peer_write(pmi_peer *peer, const pmi_frame *frame)
+{
+    pmi_frame_out out;
+    pm_err err = pmi_frame_encode(frame, &out);
+    return err ? err : pmi_conn_send(peer->conn, out.parts, out.count, 0);
+}
+
+static pm_err peer_say(pmi_peer *peer, pmi_frame_kind kind)
+{
+    pmi_frame frame = {.kind = kind};
+    return peer_write(peer, &frame);
+}
+
+/* mac NULL: the dialler's first word. */
+static pm_err peer_hello(pmi_peer *peer, const char *to, const uint8_t *mac)
+{
+    pmi_peers *peers = peer->owner;
+    pmi_frame frame = {.kind = PMI_FRAME_HELLO,
+                       .version = PMI_FRAME_VERSION,
+                       .incarnation = peers->incarnation};
+    frame.from = pm_text(pm_app_server(peers->app)->id);
+    frame.to = pm_text(to);
+    frame.nonce = pm_bytes(peer->nonce, PMI_NONCE_BYTES);
+    frame.mac = pm_bytes(mac, mac ? PMI_MAC_BYTES : 0);
+    return peer_write(peer, &frame);
+}
+
+/* ---- Ends -------------------------------------------------------------- */
+
+static void peer_bury(pmi_task *grave)
+{
+    pmi_peer *peer = PMI_OUTER(grave, pmi_peer, grave);
+    pm_app *app = peer->owner->app;
+    const pmi_env *env = pmi_loop_env(pm_app_loop(app));
+    if (peer->server) {
+        peer->server->peer = NULL;
+        pmi_server_unref(pmi_app_cluster(app), peer->server);
+    }
+    pmi_buf_fini(&peer->waiting);
+    pmi_free(env, peer->id);
+    pmi_free(env, peer);
+}
+
+/* The storage goes when nobody stands on it any more. */
+static void peer_free(pmi_peer *peer)
+{
+    pmi_loop_enter(pm_app_loop(peer->owner->app));
+    pm_loop *loop = pm_app_loop(peer->owner->app);
+    pmi_timer_clear(&peer->timer);
+    pmi_list_remove(&peer->in_all);
+    pmi_conn_free(peer->conn);
+    peer->conn = NULL;
+    peer->state = PMI_PEER_CLOSED;
+    memset(&peer->grave, 0, sizeof peer->grave);
+    pmi_loop_bury(loop, &peer->grave, peer_bury);
+    pmi_loop_leave(loop);
+}
+
+static void peer_retry(pmi_timer *timer)
+{
+    peer_dial_now(PMI_OUTER(timer, pmi_peer, timer));
+}
+
+/* 50 ms, 100 ms, ... up to the limit, of which a random half is left out. */
+static uint64_t peer_backoff_us(pmi_peer *peer)
+{
+    uint64_t max =
+        (uint64_t)pmi_app_rpc_opts(peer->owner->app)->reconnect_ms_max;
+    uint64_t ms = (uint64_t)PEER_BACKOFF_MS << pmi_min(peer->tries, 10);
+    if (ms > max)
+        ms = max;
+    return ms * 500 +
+           pmi_loop_random_u64(pm_app_loop(peer->owner->app)) % (ms * 500 + 1);
+}
+
+/* A dialled link is lost: everybody who waits on it is told, and it is tried
+ * again. */
+static void peer_lost(pmi_peer *peer, pm_close_reason why)
+{
+    pmi_peers *peers = peer->owner;
+    pmi_conn_free(peer->conn);
+    peer->conn = NULL;
+    peer->state = PMI_PEER_DOWN;
+    peer->draining = false;
+    pmi_buf_fini(&peer->waiting);
+    pmi_buf_init(&peer->waiting, peers->env, peer->waiting.max);
+    pmi_timer_set(pm_app_loop(peers->app), &peer->timer, peer_backoff_us(peer),
+                  peer_retry);
+    peer->tries++;
+    pmi_cluster_set_up(pmi_app_cluster(peers->app), peer->server, false);
+    if (!peers->closed)
+        peers->ops->down(peer, why);
+}
+
+static void peer_gone(pmi_peer *peer, pm_close_reason why)
+{
+    pmi_peers *peers = peer->owner;
+    if (peer->state == PMI_PEER_UP) {
+        peers->ops->down(peer, why);
+    } else {
+        peers->unproven--;
+        peers->refused[why]++;
+        PMI_LOG(peers->env, PM_LOG_WARN, "rpc", "a link was refused: %s",
+                pm_close_text(why));
+    }
+    if (!peers->closed)
+        peer_free(peer);
+}
+
+static void peer_closed(pmi_conn *conn, pm_close_reason why, void *ctx)
+{
+    pmi_peer *peer = ctx;
+    (void)conn;
+    if (peer_is_dialled(peer))
+        peer_lost(peer, why);
+    else
+        peer_gone(peer, why);
+}
+
+static void peer_close(pmi_peer *peer, pm_close_reason why)
+{
+    if (peer->conn)
+        pmi_conn_close(peer->conn, why, false, 0);
+}
+
+/* ---- Silence ----------------------------------------------------------- */
+
+/* A third of the allowed silence goes by without a word: ask. */
+static void peer_watch(pmi_timer *timer)
+{
+    pmi_peer *peer = PMI_OUTER(timer, pmi_peer, timer);
+    pm_loop *loop = pm_app_loop(peer->owner->app);
+    uint64_t allowed =
+        (uint64_t)pmi_app_rpc_opts(peer->owner->app)->silent_ms * 1000;
+    uint64_t silent = pmi_loop_now_us(loop) - peer->heard_us;
+    if (silent >= allowed) {
+        peer_close(peer, PM_CLOSE_PEER_SILENT);
+        return;
+    }
+    if (peer_is_dialled(peer) && silent >= allowed / 3)
+        peer_say(peer, PMI_FRAME_PING);
+    pmi_timer_set(loop, timer, allowed / 3, peer_watch);
+}
+
+static void peer_unproven(pmi_timer *timer)
+{
+    peer_close(PMI_OUTER(timer, pmi_peer, timer), PM_CLOSE_HANDSHAKE_TIMEOUT);
+}
+
+/* ---- Frames ------------------------------------------------------------ */
+
+static void peer_is_up(pmi_peer *peer)
+{
+    pmi_peers *peers = peer->owner;
+    pm_loop *loop = pm_app_loop(peers->app);
+    peer->state = PMI_PEER_UP;
+    peer->tries = 0;
+    pmi_timer_set(loop, &peer->timer,
+                  (uint64_t)pmi_app_rpc_opts(peers->app)->silent_ms * 1000 / 3,
+                  peer_watch);
+    if (!peer_is_dialled(peer)) {
+        peers->unproven--;
+        return;
+    }
+    if (peer->waiting.len) {
+        pm_slice all = pmi_buf_slice(&peer->waiting);
+        pm_err err = pmi_conn_send(peer->conn, &all, 1, 0);
+        pmi_buf_fini(&peer->waiting);
+        pmi_buf_init(&peer->waiting, peers->env, peer->waiting.max);
+        if (err) {
+            peer_close(peer, PM_CLOSE_MEMORY);
+            return;
+        }
+    }
+    pmi_cluster_set_up(pmi_app_cluster(peers->app), peer->server, true);
+    if (peer->state == PMI_PEER_UP)
+        peers->ops->up(peer);
+}
+
+/* Values of a HELLO that both sides check. */
+static bool peer_hello_fits(pmi_peer *peer, const pmi_frame *frame)
+{
+    pm_slice self = pm_text(pm_app_server(peer->owner->app)->id);
+    if (frame->kind != PMI_FRAME_HELLO || frame->version != PMI_FRAME_VERSION ||
+        frame->nonce.len != PMI_NONCE_BYTES || !frame->from.len ||
+        frame->from.len > 255 || !pmi_slice_eq(frame->to, self) ||
+        pmi_slice_eq(frame->from, self))
+        return false;
+    memcpy(peer->theirs, frame->nonce.data, PMI_NONCE_BYTES);
+    peer->incarnation = frame->incarnation;
+    return true;
+}
+
+static bool peer_mac_fits(const pmi_peer *peer, pm_slice other, bool by_dialler,
+                          pm_slice mac)
+{
+    pmi_proof proof = peer_proof(peer, other);
+    uint8_t want[PMI_MAC_BYTES];
+    pmi_proof_make(&proof, by_dialler, want);
+    return mac.len == PMI_MAC_BYTES &&
+           pmi_same_secret(want, mac.data, PMI_MAC_BYTES);
+}
+
+static pm_close_reason peer_heard_hello(pmi_peer *peer, const pmi_frame *frame)
+{
+    pm_slice id = pm_text(peer->server->pub.id);
+    uint8_t mac[PMI_MAC_BYTES];
+    pmi_frame proof_frame = {.kind = PMI_FRAME_PROOF};
+    pmi_proof proof;
+    if (!peer_hello_fits(peer, frame) || !pmi_slice_eq(frame->from, id) ||
+        !peer_mac_fits(peer, id, false, frame->mac))
+        return PM_CLOSE_AUTH;
+    proof = peer_proof(peer, id);
+    pmi_proof_make(&proof, true, mac);
+    proof_frame.mac = pm_bytes(mac, sizeof mac);
+    if (peer_write(peer, &proof_frame))
+        return PM_CLOSE_MEMORY;
+    peer_is_up(peer);
+    return PM_CLOSE_NONE;
+}
+
+static pm_close_reason peer_asked_hello(pmi_peer *peer, const pmi_frame *frame)
+{
+    uint8_t mac[PMI_MAC_BYTES];
+    pmi_proof proof;
+    if (!peer_hello_fits(peer, frame) ||
+        memchr(frame->from.data, 0, frame->from.len))
+        return PM_CLOSE_AUTH;
+    peer->id = pmi_strndup(peer->owner->env, frame->from.data, frame->from.len);
+    if (!peer->id)
+        return PM_CLOSE_MEMORY;
+    proof = peer_proof(peer, pm_text(peer->id));
+    pmi_proof_make(&proof, false, mac);
+    if (peer_hello(peer, peer->id, mac))
+        return PM_CLOSE_MEMORY;
+    peer->state = PMI_PEER_WAIT_PROOF;
+    return PM_CLOSE_NONE;
+}
+
+static pm_close_reason peer_heard_proof(pmi_peer *peer, const pmi_frame *frame)
+{
+    if (frame->kind != PMI_FRAME_PROOF ||
+        !peer_mac_fits(peer, pm_text(peer->id), true, frame->mac))
+        return PM_CLOSE_AUTH;
+    peer_is_up(peer);
+    return PM_CLOSE_NONE;
+}
+
+static pm_close_reason peer_heard(pmi_peer *peer, const pmi_frame *frame)
+{
+    switch (frame->kind) {
+    case PMI_FRAME_PING:
+        peer_say(peer, PMI_FRAME_PONG);
+        return PM_CLOSE_NONE;
+    case PMI_FRAME_PONG:
+        return PM_CLOSE_NONE;
+    case PMI_FRAME_DRAIN:
+        peer->draining = true;
+        return PM_CLOSE_NONE;
+    case PMI_FRAME_CALL:
+    case PMI_FRAME_ANSWER:
+        if ((frame->kind == PMI_FRAME_ANSWER) != peer_is_dialled(peer))
+            return PM_CLOSE_PACKAGE;
+        peer->owner->ops->frame(peer, frame);
+        return PM_CLOSE_NONE;
+    default:
+        return PM_CLOSE_PACKAGE;
+    }
+}
+
+static pm_close_reason peer_frame(pmi_peer *peer, const pmi_frame *frame)
+{
+    switch (peer->state) {
+    case PMI_PEER_FIRST_DIAL:
+    case PMI_PEER_DIALLING:
+        return peer_heard_hello(peer, frame);
+    case PMI_PEER_WAIT_HELLO:
+        return peer_asked_hello(peer, frame);
+    case PMI_PEER_WAIT_PROOF:
+        return peer_heard_proof(peer, frame);
+    case PMI_PEER_UP:
+        return peer_heard(peer, frame);
+    default:
+        return PM_CLOSE_NONE;
+    }
+}
+
+/* What speaks, told by its first byte. */
+static pm_close_reason peer_stranger(uint8_t first)
+{
+    if (first == 0x16)
+        return PM_CLOSE_TLS_ON_PLAIN;
+    return first == 0 ? PM_CLOSE_NONE : PM_CLOSE_AUTH;
+}
+
+static size_t peer_data(pmi_conn *conn, uint8_t *data, size_t len, void *ctx)
+{
+    pmi_peer *peer = ctx;
+    pm_loop *loop = pmi_conn_loop(conn);
+    size_t used = 0;
+    peer->heard_us = pmi_loop_now_us(loop);
+    while (used < len) {
+        pmi_frame frame;
+        size_t max =
+            peer->state == PMI_PEER_UP ? PMI_FRAME_MAX : PMI_FRAME_HELLO_MAX;
+        pm_close_reason why = peer_stranger(data[used]);
+        long n = why ? PM_EFRAME
+                     : pmi_frame_decode(data + used, len - used, max, &frame);
+        if (n == 0)
+            break;
+        if (n > 0)
+            why = peer_frame(peer, &frame);
+        else if (!why)
+            why = n == PM_ESIZE ? PM_CLOSE_PACKAGE_SIZE : PM_CLOSE_PACKAGE;
+        if (pmi_conn_is_closing(conn))
+            return len;
+        if (why) {
+            peer_close(peer, why);
+            return len;
+        }
+        used += (size_t)n;
+        if (used < len && pmi_loop_over_budget(loop)) {
+            pmi_conn_pause(conn); /* the rest comes in the next turn */
+            pmi_conn_resume(conn);
+            break;
+        }
+    }
+    return used;
+}
+
+static void peer_message(pmi_conn *conn, uint8_t *data, size_t len, bool text,
+                         void *ctx)
+{
+    (void)conn;
+    (void)data;
+    (void)len;
+    (void)text;
+    peer_close(ctx, PM_CLOSE_PACKAGE); /* stream links carry no such thing */
+}
+
+static void peer_open(pmi_conn *conn, void *ctx)
+{
+    pmi_peer *peer = ctx;
+    (void)conn;
+    if (peer_is_dialled(peer) && peer_hello(peer, peer->server->pub.id, NULL))
+        peer_close(peer, PM_CLOSE_MEMORY);
+}
+
+static const pmi_conn_events peer_events = {peer_data, peer_message, peer_open,
+                                            NULL, peer_closed};
+
+/* ---- Dialling ---------------------------------------------------------- */
+
+static pmi_conn_limits peer_limits(const pmi_peers *peers)
+{
+    pmi_conn_limits limits = {0};
+    limits.in_max = PMI_FRAME_MAX + PMI_FRAME_HEAD;
+    limits.out_max = pmi_app_limits(peers->app)->peer_queue_bytes;
+    limits.open_ms = PEER_PROOF_MS;
+    return limits;
+}
+
+static void peer_dial_now(pmi_peer *peer)
+{
+    pmi_peers *peers = peer->owner;
+    pm_loop *loop = pm_app_loop(peers->app);
+    pmi_connect_opts opts = {.host = peer->server->pub.host,
+                             .port = peer->server->pub.port,
+                             .framing = PMI_FRAMING_STREAM,
+                             .memory = true,
+                             .from = pm_app_server(peers->app)->id,
+                             .limits = peer_limits(peers)};
+    pmi_loop_random(loop, peer->nonce, sizeof peer->nonce);
+    if (peer->state == PMI_PEER_DOWN && peer->tries)
+        peer->state = PMI_PEER_DIALLING;
+    else
+        peer->state = PMI_PEER_FIRST_DIAL;
+    if (pmi_conn_connect(loop, &opts, &peer_events, peer, &peer->conn)) {
+        peer->conn = NULL;
+        peer_lost(peer, PM_CLOSE_CONNECT);
+        return;
+    }
+    peer->heard_us = pmi_loop_now_us(loop);
+    pmi_timer_set(loop, &peer->timer, (uint64_t)PEER_PROOF_MS * 1000,
+                  peer_unproven);
+}
+
+static pmi_peer *peer_new(pmi_peers *peers)
+{
+    pmi_peer *peer = pmi_zalloc(peers->env, sizeof *peer);
+    if (!peer)
+        return NULL;
+    peer->owner = peers;
+    pmi_list_init(&peer->calls);
+    pmi_buf_init(&peer->waiting, peers->env,
+                 pmi_app_limits(peers->app)->peer_queue_bytes);
+    return peer;
+}
+
+pm_err pmi_peer_dial(pmi_peers *peers, pmi_server *server)
+{
+    pmi_peer *peer;
+    if (!server->pub.port || server->peer)
+        return PM_OK; /* it opens no RPC port: it can not be called */
+    peer = peer_new(peers);
+    if (!peer)
+        return PM_ENOMEM;
+    peer->server = server;
+    pmi_server_ref(server);
+    server->peer = peer;
+    pmi_list_add(&peers->dialled, &peer->in_all);
+    peer_dial_now(peer);
+    return PM_OK;
+}
+
+void pmi_peer_hang_up(pmi_peer *peer)
+{
+    pmi_peers *peers = peer->owner;
+    peer->state = PMI_PEER_CLOSED;
+    peers->ops->down(peer, PM_CLOSE_STOP);
+    peer_free(peer);
+}
+
+pm_err pmi_peer_ready(const pmi_peer *peer)
+{
+    bool ready =
+        peer->state == PMI_PEER_UP || peer->state == PMI_PEER_FIRST_DIAL;
+    return ready && !peer->draining ? PM_OK : PM_EDOWN;
+}
+
+pm_err pmi_peer_send(pmi_peer *peer, const pmi_frame *frame)
+{
+    pmi_frame_out out;
+    size_t was = peer->waiting.len;
+    pm_err err;
+    if (peer->state == PMI_PEER_UP)
+        return peer_write(peer, frame);
+    if (peer->state != PMI_PEER_FIRST_DIAL)
+        return PM_EDOWN;
+    err = pmi_frame_encode(frame, &out);
+    if (err)
+        return err;
+    if (out.total > peer->waiting.max - was)
+        return PM_ELIMIT;
+    for (size_t i = 0; i < out.count; i++)
+        pmi_buf_add(&peer->waiting, out.parts[i].data, out.parts[i].len);
+    if (!peer->waiting.failed)
+        return PM_OK;
+    peer->waiting.len = was;
+    peer->waiting.failed = false;
+    return PM_ENOMEM;
+}
+
+/* ---- Accepting --------------------------------------------------------- */
+
+static void peer_accepted(pmi_listener *listener, pmi_conn *conn, void *ctx)
+{
+    pmi_peers *peers = ctx;
+    pm_loop *loop = pm_app_loop(peers->app);
+    pmi_peer *peer = NULL;
+    (void)listener;
+    if (peers->unproven < PEER_UNPROVEN_MAX)
+        peer = peer_new(peers);
+    if (!peer) {
+        peers->refused[PM_CLOSE_CONNECTIONS_MAX]++;
+        pmi_conn_free(conn);
+        return;
+    }
+    peers->unproven++;
+    peer->conn = conn;
+    peer->state = PMI_PEER_WAIT_HELLO;
+    pmi_loop_random(loop, peer->nonce, sizeof peer->nonce);
+    pmi_list_add(&peers->accepted, &peer->in_all);
+    pmi_timer_set(loop, &peer->timer, (uint64_t)PEER_PROOF_MS * 1000,
+                  peer_unproven);
+    pmi_conn_start(conn, &peer_events, peer);
+}
+
+static const char *peers_bind(const pmi_peers *peers)
+{
+    const char *bind = pmi_app_rpc_bind(peers->app);
+    return bind ? bind : pm_app_server(peers->app)->host;
+}
+
+/* Off loopback a link must be proven by a secret, and the bytes protected or
+ * the lack of it agreed to. */
+static pm_err peers_check_open(const pmi_peers *peers)
+{
+    const pm_rpc_opts_app *opts = pmi_app_rpc_opts(peers->app);
+    const char *host = peers_bind(peers);
+    pmi_addr addr;
+    if (pmi_loop_memory_only(pm_app_loop(peers->app)) ||
+        (pmi_addr_parse(&addr, host, 0) && pmi_addr_is_loopback(&addr)))
+        return PM_OK;
+    if (opts->secret && opts->insecure_plain)
+        return PM_OK;
+    PMI_LOG(peers->env, PM_LOG_ERROR, "rpc",
+            "the RPC port on %s is reachable from other machines: %s", host,
+            opts->secret ? "a secret without TLS needs rpc.insecure_plain"
+                         : "it needs rpc.secret");
+    return PM_ECONFIG;
+}
+
+pm_err pmi_peers_start(pmi_peers *peers)
+{
+    const pm_server *self = pm_app_server(peers->app);
+    pmi_listen_opts opts = {0};
+    pm_err err;
+    peers->closed = false;
+    peers->incarnation = pmi_loop_random_u64(pm_app_loop(peers->app)) | 1;
+    if (!self->port)
+        return PM_OK;
+    err = peers_check_open(peers);
+    if (err)
+        return err;
+    opts.host = peers_bind(peers);
+    opts.port = self->port;
+    opts.framing = PMI_FRAMING_STREAM;
+    opts.limits = peer_limits(peers);
+    opts.accepted = peer_accepted;
+    opts.ctx = peers;
+    return pmi_listen(pm_app_loop(peers->app), &opts, &peers->listener);
+}
+
+void pmi_peers_close(pmi_peers *peers)
+{
+    peers->closed = true;
+    pmi_listener_close(peers->listener);
+    peers->listener = NULL;
+    while (!pmi_list_empty(&peers->dialled))
+        peer_free(PMI_OUTER(peers->dialled.next, pmi_peer, in_all));
+    while (!pmi_list_empty(&peers->accepted)) {
+        pmi_peer *peer = PMI_OUTER(peers->accepted.next, pmi_peer, in_all);
+        pmi_conn_flush(peer->conn);
+        peer_free(peer);
+    }
+    peers->unproven = 0;
+}

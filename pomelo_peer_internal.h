@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: MIT */
+/* pomelo_peer_internal.h -- links between servers: dialled and accepted, proven before
+ * anything else is heard, reopened with back-off.
+ *
+ *   dialled:  DOWN --timer--> DIALLING --hello, proof--> UP --lost--> DOWN
+ *   accepted: WAIT_HELLO --> WAIT_PROOF --> UP --lost--> gone
+ *
+ * Calls go out on the dialled link of a pair and are answered on it. */
+#ifndef PMI_PEER_INTERNAL_H
+#define PMI_PEER_INTERNAL_H
+
+#include "core/conn.h"
+#include "pomelo_cluster_internal.h"
+#include "pomelo_frame_internal.h"
+
+typedef enum pmi_peer_state {
+    PMI_PEER_DOWN,       /* dialled: between two tries */
+    PMI_PEER_FIRST_DIAL, /* the first try: frames wait for it */
+    PMI_PEER_DIALLING,   /* a later try: calls fail at once meanwhile */
+    PMI_PEER_WAIT_HELLO, /* accepted */
+    PMI_PEER_WAIT_PROOF,
+    PMI_PEER_UP,
+    PMI_PEER_CLOSED
+} pmi_peer_state;
+
+typedef struct pmi_peer {
+    struct pmi_peers *owner;
+    pmi_server *server; /* dialled: a reference. Accepted: NULL */
+    pmi_conn *conn;
+    pmi_link in_all;
+    union {
+        pmi_timer timer; /* next try, proof's end, silence */
+        pmi_task grave;
+    };
+    pmi_buf waiting; /* frames until the first try has ended */
+    pmi_link calls;  /* pomelo_rpc's: what waits for an answer, or is served */
+    char *id;        /* accepted: who it has proved to be; owned */
+    uint64_t incarnation;
+    uint64_t heard_us; /* when the last frame came */
+    uint32_t tries;
+    uint8_t nonce[PMI_NONCE_BYTES], theirs[PMI_NONCE_BYTES];
+    uint8_t state;
+    bool draining; /* it wants no new calls */
+    bool pinged;
+} pmi_peer;
+
+/* What the module above hears. */
+typedef struct pmi_peer_ops {
+    void (*frame)(pmi_peer *peer, const pmi_frame *frame);
+    /* A dialled link is proven. */
+    void (*up)(pmi_peer *peer);
+    /* The link is gone (or the first try failed): nothing on it will be
+     * answered. Not called for accepted links that never proved themselves. */
+    void (*down)(pmi_peer *peer, pm_close_reason why);
+} pmi_peer_ops;
+
+typedef struct pmi_peers {
+    pm_app *app;
+    const pmi_env *env;
+    const pmi_peer_ops *ops;
+    pmi_listener *listener;
+    pmi_link dialled, accepted;
+    uint32_t unproven; /* accepted ones */
+    uint64_t incarnation;
+    uint64_t refused[PM_CLOSE_COUNT]; /* links that ended unproven, by reason */
+    bool closed;
+} pmi_peers;
+
+void pmi_peers_init(pmi_peers *peers, pm_app *app, const pmi_peer_ops *ops);
+/* Listens when the server has a port. */
+pm_err pmi_peers_start(pmi_peers *peers);
+/* Ends every link without a word to `ops`. */
+void pmi_peers_close(pmi_peers *peers);
+
+/* Opens a link to a server of the table. PM_ENOMEM */
+pm_err pmi_peer_dial(pmi_peers *peers, pmi_server *server);
+/* Ends a dialled link for good (its server was removed); `down` is told. */
+void pmi_peer_hang_up(pmi_peer *peer);
+/* May a call be sent? PM_OK (also while the first try is under way), PM_EDOWN.
+ */
+pm_err pmi_peer_ready(const pmi_peer *peer);
+/* PM_ELIMIT: its queue is full. PM_EDOWN, PM_ESIZE, PM_ENOMEM */
+pm_err pmi_peer_send(pmi_peer *peer, const pmi_frame *frame);
+
+#endif

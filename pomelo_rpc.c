@@ -1,0 +1,739 @@
+/* SPDX-License-Identifier: MIT */
+/* pomelo_rpc.c -- calls between servers: asking, and being asked.
+ *
+ * Asking: an rpc_call waits in a slot (its number is slot and generation, so
+ * that a late answer finds nothing) and in the list of the link that it went
+ * out on. It completes by the answer, the deadline, the link's loss, a
+ * cancellation or the end of the app, whichever is first, and once. A call that
+ * fails before it is sent completes on the next turn. Being asked: a pm_call
+ * belongs to the accepted link until it is ended; when the link goes first,
+ * what is answered goes nowhere. A server that calls itself does so through
+ * memory, by the same two structs. Start at pmi_rpc_send, rpc_frame_answer and
+ * rpc_frame_call. */
+#include "pomelo_rpc_internal.h"
+#include "pomelo_call_internal.h"
+
+#define RPC_SPARE_MAX 1024
+#define RPC_DETAIL_MAX 200
+
+typedef struct rpc_call {
+    struct pmi_rpc *rpc;
+    uint64_t id;        /* generation (32) | slot (32) */
+    pmi_server *server; /* a reference; NULL: not chosen yet */
+    pmi_link in_peer;   /* pmi_peer.calls, or rpc.loose */
+    union {
+        pmi_timer deadline;
+        pmi_task task; /* completes on a later turn */
+    };
+    pmi_rpc_answer_cb cb;
+    void *ctx;
+    struct rpc_call *next_spare;
+    pm_err err;            /* what the task tells */
+    bool failing;          /* the task is under way */
+    bool routing;          /* the router has it */
+    struct rpc_copy *copy; /* what the router must outlast */
+} rpc_call;
+
+/* The arguments of a call whose router answers later. */
+typedef struct rpc_copy {
+    pmi_rpc_send_opts opts;
+    uint8_t bytes[];
+} rpc_copy;
+
+typedef struct rpc_slot {
+    rpc_call *call;
+    uint32_t generation;
+    uint32_t next_free; /* slot + 1 */
+} rpc_slot;
+
+typedef struct rpc_remote {
+    pm_remote_cb cb;
+    void *ctx;
+} rpc_remote;
+
+struct pmi_rpc {
+    pm_app *app;
+    const pmi_env *env;
+    pmi_peers peers;
+    pmi_asked asked;
+    rpc_slot *slots;
+    uint32_t slots_count, free_slot; /* first free + 1 */
+    uint32_t busy;                   /* asked for and not completed */
+    rpc_call *spare_calls;
+    uint32_t spares;
+    pmi_link loose;  /* calls on no link: failing, routing, or to ourselves */
+    pmi_map remotes; /* method -> rpc_remote */
+    bool closed, draining;
+};
+
+static void rpc_serve_remote(pm_app *app, pm_call *call);
+static const pmi_peer_ops rpc_peer_ops;
+
+/* ---- Slots ------------------------------------------------------------- */
+
+static bool rpc_grow_slots(pmi_rpc *rpc)
+{
+    uint32_t count = rpc->slots_count ? 2 * rpc->slots_count : 64;
+    rpc_slot *slots =
+        pmi_resize_array(rpc->env, rpc->slots, count, sizeof *slots);
+    if (!slots)
+        return false;
+    for (uint32_t i = count; i-- > rpc->slots_count;) {
+        slots[i].call = NULL;
+        slots[i].generation = 0;
+        slots[i].next_free = rpc->free_slot;
+        rpc->free_slot = i + 1;
+    }
+    rpc->slots = slots;
+    rpc->slots_count = count;
+    return true;
+}
+
+static rpc_call *rpc_find(pmi_rpc *rpc, uint64_t id)
+{
+    uint32_t slot = (uint32_t)id;
+    if (slot >= rpc->slots_count || !rpc->slots[slot].call ||
+        rpc->slots[slot].call->id != id)
+        return NULL;
+    return rpc->slots[slot].call;
+}
+
+static rpc_call *rpc_call_new(pmi_rpc *rpc)
+{
+    rpc_call *call = rpc->spare_calls;
+    uint32_t slot;
+    if (!rpc->free_slot && !rpc_grow_slots(rpc))
+        return NULL;
+    if (call) {
+        rpc->spare_calls = call->next_spare;
+        rpc->spares--;
+        memset(call, 0, sizeof *call);
+    } else if (!(call = pmi_zalloc(rpc->env, sizeof *call))) {
+        return NULL;
+    }
+    slot = rpc->free_slot - 1;
+    rpc->free_slot = rpc->slots[slot].next_free;
+    rpc->slots[slot].generation++;
+    rpc->slots[slot].call = call;
+    call->rpc = rpc;
+    call->id = (uint64_t)rpc->slots[slot].generation << 32 | slot;
+    pmi_list_add(&rpc->loose, &call->in_peer);
+    rpc->busy++;
+    return call;
+}
+
+/* Out of everything; the storage goes back. */
+static void rpc_call_end(rpc_call *call)
+{
+    pmi_rpc *rpc = call->rpc;
+    uint32_t slot = (uint32_t)call->id;
+    rpc->slots[slot].call = NULL;
+    rpc->slots[slot].next_free = rpc->free_slot;
+    rpc->free_slot = slot + 1;
+    rpc->busy--;
+    if (call->failing)
+        pmi_task_cancel(&call->task);
+    else
+        pmi_timer_clear(&call->deadline);
+    pmi_list_remove(&call->in_peer);
+    pmi_free(rpc->env, call->copy);
+    if (call->server) {
+        call->server->in_flight--;
+        pmi_server_unref(pmi_app_cluster(rpc->app), call->server);
+    }
+    if (rpc->spares < RPC_SPARE_MAX) {
+        call->next_spare = rpc->spare_calls;
+        rpc->spare_calls = call;
+        rpc->spares++;
+    } else {
+        pmi_free(rpc->env, call);
+    }
+}
+
+/* The one place where a call completes. */
+static void rpc_complete(rpc_call *call, const pmi_rpc_answer *answer)
+{
+    pmi_rpc *rpc = call->rpc;
+    pm_app *app = rpc->app;
+    pmi_rpc_answer_cb cb = call->cb;
+    void *ctx = call->ctx;
+    pmi_rpc_answer told = *answer;
+    char id[256];
+    if (call->server) {
+        pmi_format(id, sizeof id, "%s", call->server->pub.id);
+        told.result.server_id = id;
+    }
+    rpc_call_end(call);
+    if (cb)
+        cb(&told, ctx);
+    if (!rpc->busy)
+        pmi_app_check_drained(app);
+}
+
+static void rpc_complete_with(rpc_call *call, pm_err err)
+{
+    pmi_rpc_answer answer = {{err, 0, pm_strerror(err), {0}, NULL}, {0}};
+    rpc_complete(call, &answer);
+}
+
+static void rpc_fail_now(pmi_task *task)
+{
+    rpc_call *call = PMI_OUTER(task, rpc_call, task);
+    rpc_complete_with(call, call->err);
+}
+
+/* Completes on a later turn. */
+static void rpc_fail_later(rpc_call *call, pm_err err)
+{
+    if (call->failing)
+        return;
+    pmi_timer_clear(&call->deadline);
+    call->failing = true;
+    call->err = err;
+    memset(&call->task, 0, sizeof call->task);
+    pmi_loop_defer(pm_app_loop(call->rpc->app), &call->task, rpc_fail_now);
+}
+
+static void rpc_late(pmi_timer *timer)
+{
+    rpc_complete_with(PMI_OUTER(timer, rpc_call, deadline), PM_ETIMEOUT);
+}
+
+/* ---- Asking ------------------------------------------------------------ */
+
+static bool rpc_is_self(const pmi_rpc *rpc, const pmi_server *server)
+{
+    return &server->pub == pm_app_server(rpc->app);
+}
+
+static pm_err rpc_send_self(pmi_rpc *rpc, const pmi_rpc_send_opts *opts,
+                            rpc_call *call);
+
+/* Puts the frame on its way. What is refused here is the caller's own business
+ * (memory, size, the queue's limit); PM_EDOWN is the target's. call NULL: a
+ * notify. */
+static pm_err rpc_transmit(pmi_rpc *rpc, const pmi_rpc_send_opts *opts,
+                           pmi_server *server, rpc_call *call)
+{
+    pmi_peer *peer = server->peer;
+    pmi_frame frame = {.kind = PMI_FRAME_CALL};
+    pm_err err;
+    if (rpc_is_self(rpc, server))
+        return rpc_send_self(rpc, opts, call);
+    if (!peer)
+        return PM_EDOWN;
+    err = pmi_peer_ready(peer);
+    if (err)
+        return err;
+    frame.id = call ? call->id : 0;
+    frame.op = (uint32_t)opts->op;
+    frame.notify = !call;
+    frame.deadline_ms = opts->deadline_ms;
+    frame.trace_id = opts->trace_id;
+    frame.method = opts->method;
+    frame.extra = opts->extra;
+    frame.body = opts->body;
+    err = pmi_peer_send(peer, &frame);
+    if (err == PM_OK && call) {
+        pmi_list_remove(&call->in_peer);
+        pmi_list_add(&peer->calls, &call->in_peer);
+    }
+    return err == PM_ECLOSED ? PM_EDOWN : err;
+}
+
+/* The server is known. PM_OK: sent, or failing on a later turn. */
+static pm_err rpc_send_to(pmi_rpc *rpc, const pmi_rpc_send_opts *opts,
+                          pmi_server *server, rpc_call *call)
+{
+    pm_err err;
+    if (call) {
+        call->server = server;
+        pmi_server_ref(server);
+        server->in_flight++;
+    }
+    err = rpc_transmit(rpc, opts, server, call);
+    if (err != PM_EDOWN)
+        return err;
+    if (call)
+        rpc_fail_later(call, PM_EDOWN);
+    return PM_OK;
+}
+
+static pm_err rpc_not_found(rpc_call *call)
+{
+    if (call)
+        rpc_fail_later(call, PM_ENOSERVER);
+    return PM_OK;
+}
+
+/* The router has answered, inside pmi_rpc_send or later. */
+typedef struct rpc_choice {
+    pmi_rpc *rpc;
+    const pmi_rpc_send_opts *opts; /* NULL: pmi_rpc_send has returned */
+    rpc_call *call;                /* NULL: a notify */
+    uint64_t call_id;
+    rpc_copy *copy; /* of a notify that waits */
+    bool answered;
+    pm_err err;
+} rpc_choice;
+
+static void rpc_chosen_late(rpc_choice *choice, pmi_server *server)
+{
+    pmi_rpc *rpc = choice->rpc;
+    rpc_call *call = choice->call_id ? rpc_find(rpc, choice->call_id) : NULL;
+    rpc_copy *copy = call ? call->copy : choice->copy;
+    pm_err err = PM_OK;
+    if (choice->call_id && (!call || call->failing)) {
+        /* Completed meanwhile: nothing is sent. */
+    } else if (rpc->closed) {
+        err = PM_ECLOSED;
+    } else if (!server) {
+        err = PM_ENOSERVER;
+    } else {
+        err = rpc_send_to(rpc, &copy->opts, server, call);
+    }
+    if (call && err)
+        rpc_fail_later(call, err);
+    if (call)
+        call->routing = false;
+    pmi_free(rpc->env, choice->copy);
+    pmi_free(rpc->env, choice);
+}
+
+static void rpc_chosen(pmi_server *server, void *ctx)
+{
+    rpc_choice *choice = ctx;
+    if (!choice->opts) {
+        rpc_chosen_late(choice, server);
+        return;
+    }
+    choice->answered = true;
+    if (server)
+        choice->err =
+            rpc_send_to(choice->rpc, choice->opts, server, choice->call);
+    else
+        choice->err = rpc_not_found(choice->call);
+}
+
+static void rpc_copy_slice(uint8_t **at, pm_slice *slice)
+{
+    if (slice->len)
+        memcpy(*at, slice->data, slice->len);
+    slice->data = *at;
+    *at += slice->len;
+}
+
+static rpc_copy *rpc_copy_opts(pmi_rpc *rpc, const pmi_rpc_send_opts *opts)
+{
+    size_t len = opts->method.len + opts->type.len + opts->extra.len +
+                 opts->body.data.len;
+    rpc_copy *copy = pmi_alloc(rpc->env, sizeof *copy + len);
+    uint8_t *at;
+    if (!copy)
+        return NULL;
+    copy->opts = *opts;
+    at = copy->bytes;
+    rpc_copy_slice(&at, &copy->opts.method);
+    rpc_copy_slice(&at, &copy->opts.type);
+    rpc_copy_slice(&at, &copy->opts.extra);
+    rpc_copy_slice(&at, &copy->opts.body.data);
+    return copy;
+}
+
+/* The router wants time: what the call needs is copied, and `choice` waits. */
+static pm_err rpc_choice_waits(rpc_choice *choice, rpc_copy *copy)
+{
+    choice->opts = NULL;
+    if (choice->call) {
+        choice->call->copy = copy;
+        choice->call->routing = true;
+        choice->call_id = choice->call->id;
+    } else {
+        choice->copy = copy;
+    }
+    choice->call = NULL;
+    return PM_OK;
+}
+
+static pm_err rpc_send_routed(pmi_rpc *rpc, const pmi_rpc_send_opts *opts,
+                              rpc_call *call)
+{
+    rpc_choice *choice = pmi_zalloc(rpc->env, sizeof *choice);
+    rpc_copy *copy;
+    pm_err err;
+    if (!choice)
+        return PM_ENOMEM;
+    choice->rpc = rpc;
+    choice->opts = opts;
+    choice->call = call;
+    err = pmi_router_choose(pmi_app_router(rpc->app), opts->type, opts->param,
+                            rpc_chosen, choice);
+    if (err == PM_OK && !choice->answered) {
+        copy = rpc_copy_opts(rpc, opts);
+        if (copy)
+            return rpc_choice_waits(choice, copy);
+        pmi_router_forget(pmi_app_router(rpc->app), rpc_chosen, choice);
+        err = PM_ENOMEM;
+    }
+    if (err == PM_OK)
+        err = choice->err;
+    pmi_free(rpc->env, choice);
+    return err;
+}
+
+static pm_err rpc_send_any(pmi_rpc *rpc, const pmi_rpc_send_opts *opts,
+                           rpc_call *call)
+{
+    pmi_server *server;
+    if (!opts->server_id)
+        return rpc_send_routed(rpc, opts, call);
+    server = pmi_cluster_find(pmi_app_cluster(rpc->app), opts->server_id);
+    return server ? rpc_send_to(rpc, opts, server, call) : rpc_not_found(call);
+}
+
+pm_err pmi_rpc_send(pmi_rpc *rpc, const pmi_rpc_send_opts *opts,
+                    pmi_rpc_answer_cb cb, void *ctx, uint64_t *call_id)
+{
+    pmi_rpc_send_opts send = *opts;
+    rpc_call *call = NULL;
+    uint64_t id;
+    pm_err err;
+    if (rpc->closed)
+        return PM_ECLOSED;
+    if (send.method.len > 255)
+        return PM_EINVAL;
+    if (!send.deadline_ms)
+        send.deadline_ms = pmi_app_rpc_opts(rpc->app)->deadline_ms;
+    if (!cb)
+        return rpc_send_any(rpc, &send, NULL);
+    call = rpc_call_new(rpc);
+    if (!call)
+        return PM_ENOMEM;
+    call->cb = cb;
+    call->ctx = ctx;
+    id = call->id;
+    pmi_timer_set(pm_app_loop(rpc->app), &call->deadline,
+                  (uint64_t)send.deadline_ms * 1000, rpc_late);
+    err = rpc_send_any(rpc, &send, call);
+    if (err) {
+        rpc_call_end(call);
+        return err;
+    }
+    if (call_id)
+        *call_id = id;
+    return PM_OK;
+}
+
+bool pmi_rpc_forget(pmi_rpc *rpc, uint64_t call_id)
+{
+    rpc_call *call = rpc_find(rpc, call_id);
+    if (!call)
+        return false;
+    rpc_call_end(call);
+    return true;
+}
+
+/* ---- Answers that come back -------------------------------------------- */
+
+static void rpc_frame_answer(pmi_peer *peer, const pmi_frame *frame)
+{
+    pmi_rpc *rpc = pmi_app_rpc(peer->owner->app);
+    rpc_call *call = rpc_find(rpc, frame->id);
+    char detail[RPC_DETAIL_MAX];
+    pmi_rpc_answer answer = {0};
+    if (!call || call->failing || !call->server || call->server->peer != peer)
+        return; /* completed before: late, or not ours */
+    answer.result.err = (pm_err)frame->err;
+    answer.result.code = frame->code;
+    answer.result.body = frame->body;
+    answer.extra = frame->extra;
+    answer.result.detail = pm_strerror(answer.result.err);
+    if (frame->detail.len) {
+        pmi_format(detail, sizeof detail, "%.*s",
+                   (int)pmi_min(frame->detail.len, sizeof detail - 1),
+                   (const char *)frame->detail.data);
+        answer.result.detail = detail;
+    }
+    rpc_complete(call, &answer);
+}
+
+/* ---- Links ------------------------------------------------------------- */
+
+static void rpc_peer_frame(pmi_peer *peer, const pmi_frame *frame)
+{
+    if (frame->kind == PMI_FRAME_ANSWER)
+        rpc_frame_answer(peer, frame);
+    else
+        rpc_frame_call(peer, frame);
+}
+
+static void rpc_peer_up(pmi_peer *peer)
+{
+    (void)peer;
+}
+
+static void rpc_peer_down(pmi_peer *peer, pm_close_reason why)
+{
+    pm_err err = peer->state == PMI_PEER_CLOSED ? PM_ENOSERVER
+                 : why == PM_CLOSE_CONNECT || why == PM_CLOSE_AUTH ? PM_EDOWN
+                                                                   : PM_ECLOSED;
+    pmi_link all, *node;
+    pmi_list_init(&all);
+    pmi_list_move(&all, &peer->calls);
+    while ((node = pmi_list_take(&all))) {
+        if (peer->server)
+            rpc_complete_with(PMI_OUTER(node, rpc_call, in_peer), err);
+        else
+            rpc_asked_gone(PMI_OUTER(node, pm_call, in_peer));
+    }
+}
+
+static const pmi_peer_ops rpc_peer_ops = {rpc_peer_frame, rpc_peer_up,
+                                          rpc_peer_down};
+
+static void rpc_server_added(pm_app *app, pmi_server *server)
+{
+    pmi_rpc *rpc = pmi_app_rpc(app);
+    if (pmi_app_state_of(app) == PMI_APP_RUNNING && !rpc_is_self(rpc, server) &&
+        pmi_peer_dial(&rpc->peers, server))
+        PMI_LOG(rpc->env, PM_LOG_ERROR, "rpc", "no memory for a link to %s",
+                server->pub.id);
+}
+
+static void rpc_server_removed(pm_app *app, pmi_server *server)
+{
+    (void)app;
+    if (server->peer)
+        pmi_peer_hang_up(server->peer);
+}
+
+/* ---- Remotes ----------------------------------------------------------- */
+
+/* Three non-empty parts; the length of the first, or 0. */
+static size_t rpc_method_type(const char *method)
+{
+    const char *first = method ? strchr(method, '.') : NULL;
+    const char *second = first ? strchr(first + 1, '.') : NULL;
+    if (!second || first == method || second == first + 1 || !second[1] ||
+        strchr(second + 1, '.') || strlen(method) > 255)
+        return 0;
+    return (size_t)(first - method);
+}
+
+pm_err pm_app_remote(pm_app *app, const char *method, pm_remote_cb cb,
+                     void *ctx)
+{
+    pmi_rpc *rpc = pmi_app_rpc(app);
+    rpc_remote *remote;
+    if (!cb || !rpc_method_type(method))
+        return PM_EINVAL;
+    if (pmi_app_state_of(app) != PMI_APP_NEW)
+        return PM_ESTATE;
+    if (pmi_map_get(&rpc->remotes, pm_text(method)))
+        return PM_EEXIST;
+    remote = pmi_zalloc(rpc->env, sizeof *remote);
+    if (!remote)
+        return PM_ENOMEM;
+    remote->cb = cb;
+    remote->ctx = ctx;
+    if (pmi_map_put(&rpc->remotes, pm_text(method), remote, NULL)) {
+        pmi_free(rpc->env, remote);
+        return PM_ENOMEM;
+    }
+    return PM_OK;
+}
+
+static void rpc_serve_remote(pm_app *app, pm_call *call)
+{
+    pmi_rpc *rpc = pmi_app_rpc(app);
+    const char *type = pm_app_server(app)->type;
+    size_t type_len = rpc_method_type(call->method);
+    rpc_remote *remote = NULL;
+    if (type_len && strlen(type) == type_len &&
+        !memcmp(type, call->method, type_len))
+        remote = pmi_map_get(&rpc->remotes, pm_text(call->method));
+    if (remote)
+        remote->cb(call, remote->ctx);
+    else
+        pmi_call_answer(call, PM_ENOMETHOD, 0, NULL, pm_body_none(),
+                        pm_bytes(NULL, 0));
+}
+
+/* ---- Public calls ------------------------------------------------------ */
+
+/* A user's callback on an answer: it wants the result only. */
+typedef struct rpc_user {
+    const pmi_env *env; /* the loop's */
+    pm_rpc_cb cb;
+    void *ctx;
+} rpc_user;
+
+static void rpc_user_answer(const pmi_rpc_answer *answer, void *ctx)
+{
+    rpc_user *user = ctx;
+    rpc_user told = *user;
+    pmi_free(user->env, user);
+    told.cb(&answer->result, told.ctx);
+}
+
+pm_err pm_rpc_call(pm_app *app, const pm_rpc_opts *opts, pm_rpc_cb cb,
+                   void *ctx, uint64_t *call_id)
+{
+    pmi_rpc *rpc = pmi_app_rpc(app);
+    pmi_rpc_send_opts send = {.op = PMI_OP_CALL};
+    rpc_user *user = NULL;
+    size_t type_len;
+    pm_err err;
+    if (!opts || opts->size != sizeof *opts)
+        return PM_EINVAL;
+    type_len = rpc_method_type(opts->method);
+    if (!type_len)
+        return PM_EINVAL;
+    if (pmi_app_state_of(app) == PMI_APP_NEW)
+        return PM_ESTATE;
+    if (opts->args.data.len > 16u * 1024 * 1024)
+        return PM_ESIZE;
+    if (cb && !(user = pmi_alloc(rpc->env, sizeof *user)))
+        return PM_ENOMEM;
+    send.method = pm_text(opts->method);
+    send.type = pm_bytes(opts->method, type_len);
+    send.server_id = opts->server_id;
+    send.param = opts->route;
+    send.body = opts->args;
+    send.deadline_ms = opts->deadline_ms;
+    send.trace_id = opts->trace_id;
+    if (user) {
+        user->cb = cb;
+        user->ctx = ctx;
+        user->env = pmi_loop_env(pm_app_loop(app));
+    }
+    err =
+        pmi_rpc_send(rpc, &send, user ? rpc_user_answer : NULL, user, call_id);
+    if (err)
+        pmi_free(rpc->env, user);
+    return err;
+}
+
+pm_err pm_rpc_invoke(pm_app *app, const char *method, pm_param route,
+                     pm_body args, pm_rpc_cb cb, void *ctx)
+{
+    pm_rpc_opts opts = pm_rpc_opts_default();
+    opts.method = method;
+    opts.route = route;
+    opts.args = args;
+    return pm_rpc_call(app, &opts, cb, ctx, NULL);
+}
+
+pm_err pm_rpc_cancel(pm_app *app, uint64_t call_id)
+{
+    rpc_call *call = rpc_find(pmi_app_rpc(app), call_id);
+    if (!call || call->failing)
+        return PM_ENOTFOUND;
+    rpc_fail_later(call, PM_ECANCELED);
+    return PM_OK;
+}
+
+/* ---- Life -------------------------------------------------------------- */
+
+pm_err pmi_rpc_new(pm_app *app, pmi_rpc **out)
+{
+    const pmi_env *env = pmi_app_env(app);
+    pmi_rpc *rpc = pmi_zalloc(env, sizeof *rpc);
+    if (!rpc)
+        return PM_ENOMEM;
+    rpc->app = app;
+    rpc->env = env;
+    pmi_list_init(&rpc->loose);
+    pmi_list_init(&rpc->own);
+    pmi_peers_init(&rpc->peers, app, &rpc_peer_ops);
+    pmi_loop_map_init(pm_app_loop(app), &rpc->remotes);
+    rpc->serve[PMI_OP_CALL] = rpc_serve_remote;
+    pmi_cluster_watch(pmi_app_cluster(app), rpc_server_added,
+                      rpc_server_removed);
+    *out = rpc;
+    return PM_OK;
+}
+
+void pmi_rpc_serve(pmi_rpc *rpc, pmi_op op,
+                   void (*serve)(pm_app *app, pm_call *call))
+{
+    rpc->serve[op] = serve;
+}
+
+pm_err pmi_rpc_start(pmi_rpc *rpc)
+{
+    pmi_cluster *cluster = pmi_app_cluster(rpc->app);
+    pm_err err = pmi_peers_start(&rpc->peers);
+    pmi_server *server = pmi_cluster_next(cluster, NULL);
+    rpc->closed = rpc->draining = false;
+    for (; server && err == PM_OK; server = pmi_cluster_next(cluster, server))
+        if (!rpc_is_self(rpc, server))
+            err = pmi_peer_dial(&rpc->peers, server);
+    return err;
+}
+
+void pmi_rpc_drain(pmi_rpc *rpc)
+{
+    pmi_frame frame = {.kind = PMI_FRAME_DRAIN};
+    rpc->draining = true;
+    for (pmi_link *n = rpc->peers.accepted.next; n != &rpc->peers.accepted;
+         n = n->next) {
+        pmi_peer *peer = PMI_OUTER(n, pmi_peer, in_all);
+        if (peer->state == PMI_PEER_UP)
+            pmi_peer_send(peer, &frame);
+    }
+}
+
+size_t pmi_rpc_busy(const pmi_rpc *rpc)
+{
+    return rpc->busy + rpc->serving;
+}
+
+static void rpc_close_list(pmi_rpc *rpc, pmi_link *calls, bool asked)
+{
+    pmi_link *node;
+    while ((node = pmi_list_take(calls))) {
+        if (!asked) {
+            rpc_complete_with(PMI_OUTER(node, rpc_call, in_peer), PM_ECLOSED);
+            continue;
+        }
+        rpc_asked_gone(PMI_OUTER(node, pm_call, in_peer));
+    }
+    (void)rpc;
+}
+
+void pmi_rpc_close(pmi_rpc *rpc)
+{
+    pmi_peers *peers = &rpc->peers;
+    rpc->closed = true;
+    for (uint32_t i = 0; i < rpc->slots_count; i++)
+        if (rpc->slots[i].call)
+            rpc_complete_with(rpc->slots[i].call, PM_ECLOSED);
+    for (pmi_link *n = peers->accepted.next; n != &peers->accepted; n = n->next)
+        rpc_close_list(rpc, &PMI_OUTER(n, pmi_peer, in_all)->calls, true);
+    rpc_close_list(rpc, &rpc->own, true);
+    pmi_peers_close(peers);
+}
+
+void pmi_rpc_free(pmi_rpc *rpc)
+{
+    pmi_map_walk walk;
+    if (!rpc)
+        return;
+    walk = pmi_map_begin(&rpc->remotes);
+    while (pmi_map_next(&walk))
+        pmi_free(rpc->env, walk.value);
+    pmi_map_fini(&rpc->remotes);
+    while (rpc->spare_calls) {
+        rpc_call *call = rpc->spare_calls;
+        rpc->spare_calls = call->next_spare;
+        pmi_free(rpc->env, call);
+    }
+    while (rpc->spare_asked) {
+        pm_call *call = rpc->spare_asked;
+        rpc->spare_asked = call->next_spare;
+        pmi_free(rpc->env, call);
+    }
+    pmi_free(rpc->env, rpc->slots);
+    pmi_free(rpc->env, rpc);
+}
