@@ -1,15 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* pomelo_rpc.c -- calls between servers: asking, and being asked.
+/* pomelo_rpc.c -- calls between servers: asking.
  *
- * Asking: an rpc_call waits in a slot (its number is slot and generation, so
- * that a late answer finds nothing) and in the list of the link that it went
- * out on. It completes by the answer, the deadline, the link's loss, a
- * cancellation or the end of the app, whichever is first, and once. A call that
- * fails before it is sent completes on the next turn. Being asked: a pm_call
- * belongs to the accepted link until it is ended; when the link goes first,
- * what is answered goes nowhere. A server that calls itself does so through
- * memory, by the same two structs. Start at pmi_rpc_send, rpc_frame_answer and
- * rpc_frame_call. */
+ * An rpc_call waits in a slot (its number is slot and generation, so that a
+ * late answer finds nothing) and in the list of the link that it went out on.
+ * It completes by the answer, the deadline, the link's loss, a cancellation or
+ * the end of the app, whichever is first, and once. A call that fails before it
+ * is sent completes on the next turn. Being asked is pomelo_call's. Start at
+ * pmi_rpc_send and rpc_frame_answer. */
 #include "pomelo_rpc_internal.h"
 #include "pomelo_call_internal.h"
 
@@ -206,9 +203,6 @@ static bool rpc_is_self(const pmi_rpc *rpc, const pmi_server *server)
     return &server->pub == pm_app_server(rpc->app);
 }
 
-static pm_err rpc_send_self(pmi_rpc *rpc, const pmi_rpc_send_opts *opts,
-                            rpc_call *call);
-
 /* Puts the frame on its way. What is refused here is the caller's own business
  * (memory, size, the queue's limit); PM_EDOWN is the target's. call NULL: a
  * notify. */
@@ -219,7 +213,7 @@ static pm_err rpc_transmit(pmi_rpc *rpc, const pmi_rpc_send_opts *opts,
     pmi_frame frame = {.kind = PMI_FRAME_CALL};
     pm_err err;
     if (rpc_is_self(rpc, server))
-        return rpc_send_self(rpc, opts, call);
+        return pmi_asked_self(&rpc->asked, opts, call ? call->id : UINT64_MAX);
     if (!peer)
         return PM_EDOWN;
     err = pmi_peer_ready(peer);
@@ -435,14 +429,10 @@ bool pmi_rpc_forget(pmi_rpc *rpc, uint64_t call_id)
 
 /* ---- Answers that come back -------------------------------------------- */
 
-static void rpc_frame_answer(pmi_peer *peer, const pmi_frame *frame)
+static void rpc_take_answer(rpc_call *call, const pmi_frame *frame)
 {
-    pmi_rpc *rpc = pmi_app_rpc(peer->owner->app);
-    rpc_call *call = rpc_find(rpc, frame->id);
     char detail[RPC_DETAIL_MAX];
     pmi_rpc_answer answer = {0};
-    if (!call || call->failing || !call->server || call->server->peer != peer)
-        return; /* completed before: late, or not ours */
     answer.result.err = (pm_err)frame->err;
     answer.result.code = frame->code;
     answer.result.body = frame->body;
@@ -457,6 +447,23 @@ static void rpc_frame_answer(pmi_peer *peer, const pmi_frame *frame)
     rpc_complete(call, &answer);
 }
 
+static void rpc_frame_answer(pmi_peer *peer, const pmi_frame *frame)
+{
+    rpc_call *call = rpc_find(pmi_app_rpc(peer->owner->app), frame->id);
+    if (!call || call->failing || !call->server || call->server->peer != peer)
+        return; /* completed before: late, or not ours */
+    rpc_take_answer(call, frame);
+}
+
+static pm_err rpc_answer_self(pm_app *app, uint64_t id, const pmi_frame *frame)
+{
+    rpc_call *call = rpc_find(pmi_app_rpc(app), id);
+    if (!call || call->failing)
+        return PM_ECLOSED;
+    rpc_take_answer(call, frame);
+    return PM_OK;
+}
+
 /* ---- Links ------------------------------------------------------------- */
 
 static void rpc_peer_frame(pmi_peer *peer, const pmi_frame *frame)
@@ -464,7 +471,7 @@ static void rpc_peer_frame(pmi_peer *peer, const pmi_frame *frame)
     if (frame->kind == PMI_FRAME_ANSWER)
         rpc_frame_answer(peer, frame);
     else
-        rpc_frame_call(peer, frame);
+        pmi_asked_frame(&pmi_app_rpc(peer->owner->app)->asked, peer, frame);
 }
 
 static void rpc_peer_up(pmi_peer *peer)
@@ -472,20 +479,28 @@ static void rpc_peer_up(pmi_peer *peer)
     (void)peer;
 }
 
+/* What never left is down; what was under way may have been done over there. */
+static pm_err rpc_lost_err(const pmi_peer *peer, pm_close_reason why)
+{
+    if (peer->state == PMI_PEER_CLOSED)
+        return PM_ENOSERVER;
+    if (why == PM_CLOSE_CONNECT || why == PM_CLOSE_AUTH ||
+        why == PM_CLOSE_HANDSHAKE_TIMEOUT)
+        return PM_EDOWN;
+    return PM_ECLOSED;
+}
+
 static void rpc_peer_down(pmi_peer *peer, pm_close_reason why)
 {
-    pm_err err = peer->state == PMI_PEER_CLOSED ? PM_ENOSERVER
-                 : why == PM_CLOSE_CONNECT || why == PM_CLOSE_AUTH ? PM_EDOWN
-                                                                   : PM_ECLOSED;
+    pm_err err = rpc_lost_err(peer, why);
     pmi_link all, *node;
     pmi_list_init(&all);
     pmi_list_move(&all, &peer->calls);
-    while ((node = pmi_list_take(&all))) {
-        if (peer->server)
+    if (!peer->server)
+        pmi_asked_lost(&pmi_app_rpc(peer->owner->app)->asked, &all);
+    else
+        while ((node = pmi_list_take(&all)))
             rpc_complete_with(PMI_OUTER(node, rpc_call, in_peer), err);
-        else
-            rpc_asked_gone(PMI_OUTER(node, pm_call, in_peer));
-    }
 }
 
 static const pmi_peer_ops rpc_peer_ops = {rpc_peer_frame, rpc_peer_up,
@@ -547,11 +562,11 @@ static void rpc_serve_remote(pm_app *app, pm_call *call)
 {
     pmi_rpc *rpc = pmi_app_rpc(app);
     const char *type = pm_app_server(app)->type;
-    size_t type_len = rpc_method_type(call->method);
+    const char *method = pm_call_method(call);
+    size_t type_len = rpc_method_type(method);
     rpc_remote *remote = NULL;
-    if (type_len && strlen(type) == type_len &&
-        !memcmp(type, call->method, type_len))
-        remote = pmi_map_get(&rpc->remotes, pm_text(call->method));
+    if (type_len && strlen(type) == type_len && !memcmp(type, method, type_len))
+        remote = pmi_map_get(&rpc->remotes, pm_text(method));
     if (remote)
         remote->cb(call, remote->ctx);
     else
@@ -644,10 +659,11 @@ pm_err pmi_rpc_new(pm_app *app, pmi_rpc **out)
     rpc->app = app;
     rpc->env = env;
     pmi_list_init(&rpc->loose);
-    pmi_list_init(&rpc->own);
+    pmi_asked_init(&rpc->asked, app);
+    rpc->asked.answer_self = rpc_answer_self;
     pmi_peers_init(&rpc->peers, app, &rpc_peer_ops);
     pmi_loop_map_init(pm_app_loop(app), &rpc->remotes);
-    rpc->serve[PMI_OP_CALL] = rpc_serve_remote;
+    rpc->asked.serve[PMI_OP_CALL] = rpc_serve_remote;
     pmi_cluster_watch(pmi_app_cluster(app), rpc_server_added,
                       rpc_server_removed);
     *out = rpc;
@@ -657,7 +673,12 @@ pm_err pmi_rpc_new(pm_app *app, pmi_rpc **out)
 void pmi_rpc_serve(pmi_rpc *rpc, pmi_op op,
                    void (*serve)(pm_app *app, pm_call *call))
 {
-    rpc->serve[op] = serve;
+    rpc->asked.serve[op] = serve;
+}
+
+pmi_asked *pmi_rpc_asked(pmi_rpc *rpc)
+{
+    return &rpc->asked;
 }
 
 pm_err pmi_rpc_start(pmi_rpc *rpc)
@@ -686,32 +707,21 @@ void pmi_rpc_drain(pmi_rpc *rpc)
 
 size_t pmi_rpc_busy(const pmi_rpc *rpc)
 {
-    return rpc->busy + rpc->serving;
-}
-
-static void rpc_close_list(pmi_rpc *rpc, pmi_link *calls, bool asked)
-{
-    pmi_link *node;
-    while ((node = pmi_list_take(calls))) {
-        if (!asked) {
-            rpc_complete_with(PMI_OUTER(node, rpc_call, in_peer), PM_ECLOSED);
-            continue;
-        }
-        rpc_asked_gone(PMI_OUTER(node, pm_call, in_peer));
-    }
-    (void)rpc;
+    return rpc->busy + rpc->asked.serving;
 }
 
 void pmi_rpc_close(pmi_rpc *rpc)
 {
     pmi_peers *peers = &rpc->peers;
+    pmi_link *node;
     rpc->closed = true;
     for (uint32_t i = 0; i < rpc->slots_count; i++)
         if (rpc->slots[i].call)
             rpc_complete_with(rpc->slots[i].call, PM_ECLOSED);
-    for (pmi_link *n = peers->accepted.next; n != &peers->accepted; n = n->next)
-        rpc_close_list(rpc, &PMI_OUTER(n, pmi_peer, in_all)->calls, true);
-    rpc_close_list(rpc, &rpc->own, true);
+    for (node = peers->accepted.next; node != &peers->accepted;
+         node = node->next)
+        pmi_asked_cut(&rpc->asked, &PMI_OUTER(node, pmi_peer, in_all)->calls);
+    pmi_asked_cut(&rpc->asked, &rpc->asked.own);
     pmi_peers_close(peers);
 }
 
@@ -729,11 +739,7 @@ void pmi_rpc_free(pmi_rpc *rpc)
         rpc->spare_calls = call->next_spare;
         pmi_free(rpc->env, call);
     }
-    while (rpc->spare_asked) {
-        pm_call *call = rpc->spare_asked;
-        rpc->spare_asked = call->next_spare;
-        pmi_free(rpc->env, call);
-    }
+    pmi_asked_fini(&rpc->asked);
     pmi_free(rpc->env, rpc->slots);
     pmi_free(rpc->env, rpc);
 }
