@@ -70,7 +70,7 @@ static uint8_t *pattern(size_t len, uint32_t seed)
  * the system takes it in many small bites. */
 static void test_big(void **state)
 {
-    enum { BIG = 3 * 1024 * 1024 + 17 };
+    enum { BIG = 700 * 1024 + 17 };
     uint8_t *p = pattern(BIG, 7);
     (void)state;
     EACH_VIA(via)
@@ -118,7 +118,7 @@ static void test_many(void **state)
 /* The client does not read; what is urgent goes ahead of what waits. */
 static void test_urgent(void **state)
 {
-    enum { LARGE = 300 * 1024 };
+    enum { LARGE = 50 * 1024 };
     uint8_t *p = pattern(LARGE, 1);
     (void)state;
     EACH_VIA(via)
@@ -293,7 +293,7 @@ static void test_close_after_send(void **state)
 
 static void test_linger_writes_all(void **state)
 {
-    enum { BIG = 4 * 1024 * 1024 };
+    enum { BIG = 900 * 1024 };
     uint8_t *p = pattern(BIG, 6);
     (void)state;
     EACH_VIA(via)
