@@ -6,9 +6,13 @@
 # A source's floor is its place in the list. A header has the floor of the
 # source with its name (core/buf.h: core/buf.c; pomelo_rpc_internal.h:
 # pomelo_rpc.c); one without such a source has the highest floor that it
-# includes. A file may include what is not above it. The files of a module
-# (loop.c, loop_timer.c) share the headers of that module. Prints each include
-# that goes up, each circle, and each source that the list does not know.
+# includes. A file may include what is not above it. The files of one module
+# share its headers: those with the name before the underscore in common
+# (loop.c, loop_run.c), and those that define what one header declares. Prints
+# each include that goes up, each circle, and each source that the list does
+# not know.
+#
+# With -v modules=1 prints the pairs of sources that are one module instead.
 
 function folder(path) { return match(path, /.*\//) ? substr(path, 1, RLENGTH) : "" }
 function tidy(path) {
@@ -40,10 +44,28 @@ function floor_of(path,   i, best, f) {
     delete walking[path]
     return known[path] = best
 }
-function same_module(file, header,   a, b) {
+# Does a source define something that a header declares?
+function defines(source, header,   i, name) {
+    if (header == "pomelo_app_internal.h") # the getters: pomelo.c's, for all
+        return 0
+    for (i = 1; i <= defined[source]; i++)
+        if ((header, definition[source, i]) in declares)
+            return 1
+    return 0
+}
+function same_module(file, header,   a, b, t) {
     a = stem(file)
     b = stem(header)
-    return a == b || index(a, b "_") == 1 || index(b, a "_") == 1
+    # Everything would be one module with pomelo.c.
+    if (a == b || (a != "pomelo" && b != "pomelo" && (index(a, b "_") == 1 || index(b, a "_") == 1)))
+        return 1
+    if (defines(a ".c", header))
+        return 1
+    # Both belong to a third header.
+    for (t = 1; t <= total; t++)
+        if (files[t] ~ /\.h$/ && defines(a ".c", files[t]) && defines(b ".c", files[t]))
+            return 1
+    return 0
 }
 
 BEGIN {
@@ -60,7 +82,27 @@ FNR == 1 { files[++total] = FILENAME; exists[FILENAME] = 1 }
     sub(/".*/, "", name)
     raw[FILENAME, ++count[FILENAME]] = name
 }
+# Names with a parenthesis behind them: declared in headers, defined where the
+# line begins at the margin and is no prototype.
+FILENAME ~ /\.h$/ && FILENAME != "pomelo.h" && /^[a-z]/ && !/^static/ {
+    line = $0
+    while (match(line, /pmi_[a-z0-9_]+\(/)) {
+        declares[FILENAME, substr(line, RSTART, RLENGTH - 1)] = 1
+        line = substr(line, RSTART + RLENGTH)
+    }
+}
+FILENAME ~ /\.c$/ && /^[a-z].*pmi_[a-z0-9_]+\(/ && !/;$/ && !/^static/ {
+    match($0, /pmi_[a-z0-9_]+\(/)
+    definition[FILENAME, ++defined[FILENAME]] = substr($0, RSTART, RLENGTH - 1)
+}
 END {
+    if (modules) {
+        for (i = 1; i <= n; i++)
+            for (t = 1; t <= n; t++)
+                if (i != t && same_module(list[i], list[t]))
+                    print stem(list[i]), stem(list[t])
+        exit
+    }
     for (t = 1; t <= total; t++) {
         file = files[t]
         for (i = 1; i <= count[file]; i++) {

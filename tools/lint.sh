@@ -149,17 +149,20 @@ verdict 'what other files see is called pm_ or pmi_' "$(awk -F '\t' '
     $2 ~ /^[A-TV-Z]$/ && $1 !~ /^pmi?_/ { print $3 ": " $1 }' "$dir/symbols")"
 verdict 'every symbol of ours is defined once' "$(awk -F '\t' '
     $2 ~ /^[TDRB]$/ { if ($1 in at) print $1 ": " at[$1] " and " $3; at[$1] = $3 }' "$dir/symbols")"
+# shellcheck disable=SC2086
+awk -v srcs="$SRCS" -v modules=1 -f tools/floors.awk $LIBRARY >"$dir/modules"
 verdict 'floors: calls go down' "$(awk -F '\t' -v objs="$SRCS" '
     function stem(o) { sub(/\.[oc]$/, "", o); return o }
     BEGIN { n = split(objs, a, " "); for (i = 1; i <= n; i++) place[stem(a[i])] = i }
+    FILENAME ~ /modules$/ { one[$0] = 1; next }
     $2 ~ /^[TDR]$/ { home[$1] = stem($3) }
     $2 == "U" && $1 ~ /^pmi?_/ && $1 !~ /^pmi?_app_/ { want[++w] = $1; from[w] = stem($3) }
     END { for (i = 1; i <= w; i++) {
         h = home[want[i]]; f = from[i]
         if (h == "") { print f ": " want[i] ", which nobody defines"; continue }
-        if (place[h] > place[f] && index(h, f "_") != 1 && index(f, h "_") != 1)
+        if (place[h] > place[f] && !((f " " h) in one))
             print f ": " want[i] " of " h
-    } }' "$dir/symbols")"
+    } }' "$dir/modules" "$dir/symbols")"
 
 # ---- The public face ---------------------------------------------------------------
 
