@@ -197,8 +197,10 @@ static pm_err handler_make_dialects(pmi_handlers *handlers,
                               pm_text(opts->server_protos), &handlers->server);
     if (err)
         return err;
-    pmi_dialect_version(handlers->client, handlers->server,
-                        handlers->proto_version);
+    err = pmi_dialect_version(handlers->client, handlers->server,
+                              handlers->proto_version);
+    if (err)
+        return err;
     walk = pmi_map_begin(&handlers->by_route);
     while (pmi_map_next(&walk)) {
         pmi_route_entry *entry = walk.value;
