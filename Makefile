@@ -66,8 +66,8 @@ SRCS := \
 	pomelo_handshake.c \
 	pomelo_frame.c \
 	pomelo_config.c \
-	pomelo_cluster.c \
 	pomelo_route.c \
+	pomelo_cluster.c \
 	pomelo_router.c \
 	pomelo_peer.c \
 	pomelo_call.c \

@@ -8,14 +8,18 @@
 
 typedef struct pmi_router pmi_router;
 pm_err pmi_router_new(pm_app *app, pmi_router **out);
-/* Choices that are still open complete with NULL. */
+/* Choices that are still open complete with NULL, inside this call: for whoever
+ * waits for them and ends. The router itself stays as it is. */
+void pmi_router_close(pmi_router *router);
+/* Closes it first. NULL is fine. A choice that the application still has to end
+ * keeps its storage until then. */
 void pmi_router_free(pmi_router *router);
 
 /* Chooses a server of `type`; done runs exactly once, inside this call when the
  * router answers at once. NULL: none (type without servers, the router said so
  * or named a server that does not exist, or the app is freed). PM_ENOMEM: done
- * never runs. `param` is borrowed until done has run: whoever waits keeps it.
- */
+ * never runs. `type` and `param` are borrowed until this call returns: a choice
+ * has its own copy of a string and its own reference to a session. */
 typedef void (*pmi_router_cb)(pmi_server *server, void *ctx);
 pm_err pmi_router_choose(pmi_router *router, pm_slice type, pm_param param,
                          pmi_router_cb done, void *ctx);
