@@ -433,6 +433,7 @@ static void app_stop_components(pm_app *app)
 static void app_close(pm_app *app)
 {
     pmi_timer_clear(&app->drain);
+    pmi_router_close(app->router);
     pmi_rpc_close(app->rpc);
     pmi_requests_close(app->requests);
     pmi_connector_close(app->connector);

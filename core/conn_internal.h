@@ -77,6 +77,8 @@ struct pmi_conn {
     bool high : 1;    /* was over the low-water mark */
     bool again : 1;   /* deliver the tail without waiting for more */
     bool only_get : 1;
+    bool pieces : 1; /* its first word came in pieces: Pomelo takes it for a
+                        broken stream, so a plain request gets no answer */
 };
 
 static inline pm_loop *pmi_conn_home(const pmi_conn *c)

@@ -15,7 +15,7 @@ enum {
     CONN_TLS_HELLO = 0x16
 };
 
-/* ---- Settling the framing ----------------------------------------------------- */
+/* ---- Settling the framing ---------------------------------------------- */
 static void conn_tell_open(pmi_conn *c)
 {
     if (c->opened)
@@ -60,7 +60,8 @@ static size_t conn_upgrade(pmi_conn *c, const uint8_t *data, size_t len)
     }
     pmi_buf_fini(&answer);
     if (err != PM_OK) {
-        pmi_conn_write_out(c);
+        if (head.upgrade_websocket || !c->pieces)
+            pmi_conn_write_out(c);
         pmi_conn_end(c, PM_CLOSE_HTTP);
         return 0;
     }
@@ -79,6 +80,8 @@ static size_t conn_sniff(pmi_conn *c, const uint8_t *data, size_t len)
         int http = pmi_http_sniff(data, len);
         if (http > 0 && c->only_get && data[0] != 'G')
             http = -1;
+        if (http == 0)
+            c->pieces = true;
         if (http < 0)
             pmi_conn_settle(c, PMI_FRAMING_STREAM);
         if (http <= 0)
@@ -104,7 +107,7 @@ static size_t conn_upgraded(pmi_conn *c, const uint8_t *data, size_t len)
     return (size_t)used;
 }
 
-/* ---- Reading ------------------------------------------------------------------- */
+/* ---- Reading ----------------------------------------------------------- */
 /* True while bytes may be handed to the owner. */
 static bool conn_hears(const pmi_conn *c)
 {
