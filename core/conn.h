@@ -34,20 +34,24 @@ typedef enum pmi_framing {
 typedef struct pmi_conn_events {
     /* Stream framing. Returns how many bytes are used up; the rest comes again
      * with more behind it. Bytes may be changed in place. After pause or close
-     * from inside, what is returned still counts. */
+     * from inside, what is returned still counts. Long work stops at a whole
+     * unit, not before the first, when pmi_loop_over_budget: the rest then
+     * comes in the next turn by itself. */
     size_t (*data)(pmi_conn *conn, uint8_t *data, size_t len, void *ctx);
     /* WebSocket framing: one whole message, unmasked, borrowed. */
     void (*message)(pmi_conn *conn, uint8_t *data, size_t len, bool text,
                     void *ctx);
     /* Framing is settled (incoming: first bytes seen; outgoing: connected, and
-     * upgraded). May be NULL. */
+     * upgraded), always before the first data or message. May be NULL. */
     void (*open)(pmi_conn *conn, void *ctx);
-    /* The queue, which was over the low-water mark, has left. May be NULL. */
+    /* The queue, which was over the low-water mark (16 KiB), has left. May be
+     * NULL. */
     void (*drained)(pmi_conn *conn, void *ctx);
     /* Once. */
     void (*closed)(pmi_conn *conn, pm_close_reason reason, void *ctx);
 } pmi_conn_events;
 
+/* A size of 0 is no limit. */
 typedef struct pmi_conn_limits {
     size_t in_max;    /* largest message (WebSocket), or bytes kept unconsumed
                          (stream); over it: closed, PM_CLOSE_PACKAGE_SIZE */
@@ -88,7 +92,7 @@ void pmi_listener_close(pmi_listener *listener); /* frees it; NULL is fine */
 typedef struct pmi_connect_opts {
     const char *host;
     uint16_t port;
-    pmi_framing framing;   /* STREAM or WS */
+    pmi_framing framing;   /* STREAM or WS; in memory it is STREAM always */
     const char *ws_target; /* NULL: "/" */
     bool memory;           /* by the door on this loop if there is one, else by
                               socket; on a memory-only loop always the door */
@@ -116,16 +120,18 @@ bool pmi_conn_is_memory(const pmi_conn *conn);
 const pmi_addr *pmi_conn_peer(const pmi_conn *conn); /* len 0 for memory */
 
 /* Sending. One call is one message: one frame on WebSocket; on every framing
- * urgent messages go between whole messages. */
+ * urgent messages go between whole messages, behind what has begun to leave
+ * (at most 4 KiB of small messages, or one large one). */
 enum {
     PMI_SEND_URGENT = 1 /* ahead of what waited before this turn */
 };
-/* Copies. PM_ELIMIT queue full, PM_ECLOSED, PM_ENOMEM: nothing was queued. */
+/* Copies. PM_ELIMIT queue full, PM_ECLOSED, PM_ENOMEM, PM_ESTATE (incoming and
+ * the framing is not known yet): nothing was queued. */
 pm_err pmi_conn_send(pmi_conn *conn, const pm_slice *parts, size_t count,
                      unsigned flags);
 /* In place: room for a message of at most `max` bytes, written before anything
  * else is sent; then commit its real length (0: none). Stream and WebSocket;
- * NULL: PM_ELIMIT or PM_ENOMEM, told by pmi_conn_send of the same size. */
+ * NULL: what pmi_conn_send of the same size would have answered. */
 uint8_t *pmi_conn_reserve(pmi_conn *conn, size_t max);
 void pmi_conn_commit(pmi_conn *conn, size_t len);
 /* By reference: the chunk's bytes from `offset` on, already framed for this

@@ -138,8 +138,7 @@ static bool pipe_due(pmi_pipe *end, size_t bytes, uint64_t *due_us)
     pmi_link_fault fault = pmi_loop_link_fault(loop, &ctx);
     const char *names[2] = {link->names, link->names + link->to};
     bool first = end == &link->ends[0];
-    uint64_t delay = 0, last = 0;
-    pmi_pipe *other = pipe_other(end);
+    uint64_t delay = 0;
     if (fault)
         delay = fault(ctx, names[first ? 0 : 1], names[first ? 1 : 0], bytes);
     if (delay == UINT64_MAX) {
@@ -148,11 +147,8 @@ static bool pipe_due(pmi_pipe *end, size_t bytes, uint64_t *due_us)
         pipe_arm(&link->ends[1]);
         return false;
     }
-    if (other->incoming.last)
-        last = other->incoming.last->due_us;
+    /* What is due before earlier bytes waits for them in the queue. */
     *due_us = delay ? pmi_loop_now_us(loop) + delay : 0;
-    if (*due_us < last)
-        *due_us = last;
     return true;
 }
 

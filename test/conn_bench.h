@@ -34,6 +34,7 @@ typedef struct bench_end {
     char log[256]; /* first byte of each short message */
     bool echo;
     int pause_at; /* pause after so many messages */
+    bool resumes; /* ... and resume at once */
     int close_at; /* close (KICK) after so many */
     bool close_linger;
     bench_free free_in;
@@ -47,7 +48,8 @@ typedef struct bench {
     bench_via via;
     bench_end client, server;
     int accepted;
-    bool refuse; /* accepted connections are freed at once */
+    uint64_t skew_us; /* the loop's clock is ahead of the system's */
+    bool refuse;      /* accepted connections are freed at once */
 } bench;
 
 static inline void bench_free_now(bench_end *end, bench_free when)
@@ -87,6 +89,8 @@ static inline void bench_got(bench_end *end, const uint8_t *data, size_t len)
         bench_send(end->conn, data, len, 0);
     if (end->pause_at == end->messages)
         pmi_conn_pause(end->conn);
+    if (end->pause_at == end->messages && end->resumes)
+        pmi_conn_resume(end->conn);
     if (end->close_at == end->messages)
         pmi_conn_close(end->conn, PM_CLOSE_KICK, end->close_linger, 0);
     bench_free_now(end, FREE_MESSAGE);
@@ -205,12 +209,26 @@ static inline pm_err bench_connect(bench *b, const pmi_conn_limits *limits)
                             &b->client.conn);
 }
 
+static inline uint64_t bench_clock_us(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
+}
+
+static inline uint64_t bench_skewed_us(void *ctx)
+{
+    return bench_clock_us() + ((bench *)ctx)->skew_us;
+}
+
 static inline pm_err bench_loop(bench *b, bench_via via)
 {
     pm_loop_opts opts = pm_loop_opts_default();
     b->via = via;
     b->client.bench = b->server.bench = b;
     opts.alloc = test_alloc(&b->heap);
+    opts.clock_us = bench_skewed_us;
+    opts.seam_ctx = b;
     return pm_loop_new(&b->loop, &opts);
 }
 
@@ -235,13 +253,6 @@ static inline void bench_end_all(bench *b)
     free(b->client.got);
     free(b->server.got);
     assert_heap_empty(&b->heap);
-}
-
-static inline uint64_t bench_clock_us(void)
-{
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
 }
 
 /* Turns the loop until the condition holds; the test fails after 10 s. */

@@ -242,6 +242,24 @@ static void test_pause(void **state)
     }
 }
 
+/* Paused and resumed from inside: the rest comes without new bytes. */
+static void test_pause_inside(void **state)
+{
+    (void)state;
+    EACH_VIA(via)
+    {
+        bench b = {0};
+        bench_start(&b, via, NULL, NULL);
+        BENCH_UNTIL(&b, b.client.opens);
+        b.server.pause_at = 1;
+        b.server.resumes = true;
+        say(&b.client, "a");
+        say(&b.client, "b");
+        BENCH_UNTIL(&b, b.server.messages == 2);
+        bench_end_all(&b);
+    }
+}
+
 /* An owner that takes one message a call gets the others without new bytes
  * only by asking for it: pause and resume. */
 static void test_take_some(void **state)
@@ -644,6 +662,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_out_limit),
     cmocka_unit_test(test_in_limit),
     cmocka_unit_test(test_pause),
+    cmocka_unit_test(test_pause_inside),
     cmocka_unit_test(test_take_some),
     cmocka_unit_test(test_close_after_send),
     cmocka_unit_test(test_linger_writes_all),

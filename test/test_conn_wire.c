@@ -486,6 +486,31 @@ static void test_linger(void **state)
     wire_end(&w);
 }
 
+/* The peer does not end: we do, after 30 s. */
+static void test_linger_ends(void **state)
+{
+    (void)state;
+    for (int ws = 0; ws < 2; ws++) {
+        wire w;
+        if (ws) {
+            wire_start_ws(&w, NULL);
+        } else {
+            wire_start(&w, NULL);
+            wire_send(&w, "\0\0\0\1x", 5);
+            WIRE_UNTIL(&w, w.b.server.messages == 1);
+        }
+        pmi_conn_close(w.b.server.conn, PM_CLOSE_SERVER, true, 0);
+        wire_turns(&w, 5);
+        w.b.skew_us += 29 * 1000 * 1000;
+        wire_turns(&w, 5);
+        assert_int_equal(w.b.server.closes, 0);
+        w.b.skew_us += 2 * 1000 * 1000;
+        WIRE_UNTIL(&w, w.b.server.closes);
+        assert_int_equal(w.b.server.reason, PM_CLOSE_SERVER);
+        wire_end(&w);
+    }
+}
+
 /* Out of descriptors: accepting rests, and goes on by itself. */
 static void test_descriptors(void **state)
 {
@@ -673,6 +698,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_reset_while_writing),
     cmocka_unit_test(test_half_close),
     cmocka_unit_test(test_linger),
+    cmocka_unit_test(test_linger_ends),
     cmocka_unit_test(test_descriptors),
     cmocka_unit_test(test_listen_errors),
     cmocka_unit_test(test_link_delay),
