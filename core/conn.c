@@ -18,7 +18,7 @@ enum {
     CONN_LINGER_MS = 30000
 };
 
-/* ---- What a loop's connections share -------------------------------------- */
+/* ---- What a loop's connections share ----------------------------------- */
 static void conn_shared_free(pm_loop *loop, void *data)
 {
     pmi_conn_shared *shared = data;
@@ -48,7 +48,7 @@ const pmi_conn_totals *pmi_conn_totals_of(pm_loop *loop)
     return shared ? &shared->totals : &none;
 }
 
-/* ---- The two transports ---------------------------------------------------- */
+/* ---- The two transports ------------------------------------------------ */
 void pmi_conn_want(pmi_conn *c, int want)
 {
     if (!c->attached || c->want == want)
@@ -118,7 +118,7 @@ static bool conn_write_once(pmi_conn *c)
     return (size_t)n == offered;
 }
 
-/* ---- Writing out ------------------------------------------------------------ */
+/* ---- Writing out ------------------------------------------------------- */
 /* May what is queued leave? */
 static bool conn_may_write(const pmi_conn *c)
 {
@@ -195,7 +195,7 @@ bool pmi_conn_put(pmi_conn *c, pm_slice bytes)
     return true;
 }
 
-/* ---- The end ---------------------------------------------------------------- */
+/* ---- The end ----------------------------------------------------------- */
 void pmi_conn_extra_free(pmi_conn *c)
 {
     pmi_conn_extra *extra = c->extra;
@@ -275,7 +275,7 @@ void pmi_conn_expired(pmi_timer *timer)
     pmi_conn_end(extra->conn, PM_CLOSE_HANDSHAKE_TIMEOUT);
 }
 
-/* ---- Closing ---------------------------------------------------------------- */
+/* ---- Closing ----------------------------------------------------------- */
 /* A control frame behind all that is queued; it may pass the limit, for it is
  * small. Nothing is sent when there is no memory for it. */
 void pmi_conn_control(pmi_conn *c, uint8_t opcode, const void *data, size_t len)
@@ -350,7 +350,7 @@ bool pmi_conn_is_closing(const pmi_conn *c)
     return !pmi_conn_alive(c);
 }
 
-/* ---- Sending ------------------------------------------------------------------- */
+/* ---- Sending ----------------------------------------------------------- */
 /* Is there room for `len` more bytes, head included? */
 static pm_err conn_may_send(const pmi_conn *c, size_t len)
 {
@@ -505,7 +505,7 @@ void pmi_conn_flush(pmi_conn *c)
         pmi_conn_mark_dirty(c); /* so that `drained` is told */
 }
 
-/* ---- Small questions --------------------------------------------------------------- */
+/* ---- Small questions --------------------------------------------------- */
 void pmi_conn_set_events(pmi_conn *c, const pmi_conn_events *events, void *ctx)
 {
     c->events = events;

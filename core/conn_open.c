@@ -14,7 +14,7 @@ pmi_segment_pool *pmi_conn_segments(pm_loop *loop)
     return shared ? &shared->segments : NULL;
 }
 
-/* ---- Making one ------------------------------------------------------------------ */
+/* ---- Making one -------------------------------------------------------- */
 static uint32_t conn_limit(size_t limit)
 {
     if (limit == 0 || limit > UINT32_MAX / 4)

@@ -55,7 +55,7 @@ typedef struct http_request {
     bool head_only, keep;
 } http_request;
 
-/* ---- Answers --------------------------------------------------------------- */
+/* ---- Answers ----------------------------------------------------------- */
 static const char *http_reason(int status)
 {
     static const struct {
@@ -113,7 +113,7 @@ static pm_err http_refuse(http_conn *hc, const http_request *request,
     return http_answer(hc, request, status, "text/plain; charset=utf-8", body);
 }
 
-/* ---- Files ------------------------------------------------------------------- */
+/* ---- Files ------------------------------------------------------------- */
 static const char *http_type(const char *path)
 {
     static const struct {
@@ -267,7 +267,7 @@ static pm_err http_answer_file(http_conn *hc, const http_request *request)
     return err;
 }
 
-/* ---- One request ---------------------------------------------------------- */
+/* ---- One request ------------------------------------------------------- */
 /* PM_ENOTFOUND: the page function does not know it. PM_ECLOSED: the server
  * was stopped from inside, hc is gone. */
 static pm_err http_answer_page(http_conn *hc, const http_request *request)
@@ -317,7 +317,7 @@ static pm_err http_serve(http_conn *hc, const pmi_http_head *head,
     return err == PM_ENOTFOUND ? http_answer_file(hc, request) : err;
 }
 
-/* ---- A connection ------------------------------------------------------------ */
+/* ---- A connection ------------------------------------------------------ */
 static void http_expired(pmi_timer *timer);
 
 static void http_arm(http_conn *hc)
@@ -430,7 +430,7 @@ static void http_accepted(pmi_listener *listener, pmi_conn *conn, void *ctx)
     http_arm(hc);
 }
 
-/* ---- The server ---------------------------------------------------------------- */
+/* ---- The server -------------------------------------------------------- */
 static void http_bury(pmi_task *task)
 {
     pmi_http *http = PMI_OUTER(task, pmi_http, grave);

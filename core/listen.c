@@ -36,7 +36,7 @@ typedef struct listen_knock {
     pmi_conn *conn; /* owned until it is handed over */
 } listen_knock;
 
-/* ---- Names of doors -------------------------------------------------------- */
+/* ---- Names of doors ---------------------------------------------------- */
 /* Hosts that mean the same must give the same name. */
 static bool listen_name(char out[LISTEN_NAME_MAX], const char *host,
                         uint16_t port)
@@ -77,7 +77,7 @@ static pm_err listen_door(pmi_listener *listener, const char *host)
     }
 }
 
-/* ---- Accepting from the socket --------------------------------------------- */
+/* ---- Accepting from the socket ----------------------------------------- */
 static void listen_retry(pmi_timer *timer);
 
 static void listen_watch(pmi_listener *listener)
@@ -130,7 +130,7 @@ static void listen_ready(pmi_watch *watch, int what)
     }
 }
 
-/* ---- The door in memory ----------------------------------------------------- */
+/* ---- The door in memory ------------------------------------------------ */
 static void listen_answer(pmi_task *task)
 {
     pmi_listener *listener = PMI_OUTER(task, pmi_listener, answer);
@@ -178,7 +178,7 @@ static void listen_dismiss(pmi_listener *listener)
     }
 }
 
-/* ---- A listener --------------------------------------------------------------- */
+/* ---- A listener -------------------------------------------------------- */
 static pm_err listen_socket(pmi_listener *listener, const char *host)
 {
     pmi_addr addr = {0};
@@ -266,7 +266,7 @@ void pmi_listener_close(pmi_listener *listener)
     pmi_loop_bury(listener->loop, &listener->answer, listen_bury);
 }
 
-/* ---- Connecting --------------------------------------------------------------- */
+/* ---- Connecting -------------------------------------------------------- */
 static pm_err listen_connect_door(pm_loop *loop, pmi_listener *door,
                                   const pmi_connect_opts *opts,
                                   const pmi_conn_events *events, void *ctx,

@@ -55,7 +55,7 @@ static pmi_pipe *pipe_other(pmi_pipe *end)
     return end == &link->ends[0] ? &link->ends[1] : &link->ends[0];
 }
 
-/* ---- Waking ---------------------------------------------------------------- */
+/* ---- Waking ------------------------------------------------------------ */
 /* When the next thing reaches this end; UINT64_MAX: nothing is under way. */
 static uint64_t pipe_next_due(const pmi_pipe *end)
 {
@@ -128,7 +128,7 @@ void pmi_pipe_want(pmi_pipe *end, int what)
     pipe_arm(end);
 }
 
-/* ---- Moving ---------------------------------------------------------------- */
+/* ---- Moving ------------------------------------------------------------ */
 /* Asks the fault when a transfer arrives. False: the link is cut. */
 static bool pipe_due(pmi_pipe *end, size_t bytes, uint64_t *due_us)
 {

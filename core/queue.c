@@ -9,7 +9,7 @@
 
 enum { QUEUE_SEGMENTS_KEPT = 4096 };
 
-/* ---- Segments ------------------------------------------------------------ */
+/* ---- Segments ---------------------------------------------------------- */
 static pmi_segment *queue_segment_new(pmi_segment_pool *pool)
 {
     pmi_segment *seg = pool->free;
@@ -67,7 +67,7 @@ static void queue_pop(pmi_queue *queue, pmi_segment_pool *pool)
     queue_segment_free(pool, seg);
 }
 
-/* ---- Writing into it ------------------------------------------------------ */
+/* ---- Writing into it --------------------------------------------------- */
 uint8_t *pmi_queue_room(pmi_queue *queue, pmi_segment_pool *pool, size_t n)
 {
     pmi_segment *seg = queue->last;
@@ -148,7 +148,7 @@ pm_err pmi_queue_add(pmi_queue *queue, pmi_segment_pool *pool, pmi_chunk *chunk,
     return PM_OK;
 }
 
-/* ---- Taking out of it ----------------------------------------------------- */
+/* ---- Taking out of it -------------------------------------------------- */
 int pmi_queue_gather(const pmi_queue *queue, pmi_iov *iov, int max)
 {
     int count = 0;

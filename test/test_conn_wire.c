@@ -13,7 +13,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 
-/* ---- A bare client --------------------------------------------------------- */
+/* ---- A bare client ----------------------------------------------------- */
 typedef struct wire {
     bench b;
     int fd;
@@ -128,7 +128,7 @@ static void wire_start_ws(wire *w, const pmi_conn_limits *limits)
     w->len = 0;
 }
 
-/* ---- First bytes -------------------------------------------------------------- */
+/* ---- First bytes ------------------------------------------------------- */
 static void test_sniff_stream(void **state)
 {
     static const uint8_t bytes[] = {0, 0, 0, 2, 'h', 'i'};
@@ -257,7 +257,7 @@ static void test_open_timeout(void **state)
     }
 }
 
-/* ---- The WebSocket's rules ------------------------------------------------------ */
+/* ---- The WebSocket's rules --------------------------------------------- */
 static void test_ws_control(void **state)
 {
     wire w;
@@ -425,7 +425,7 @@ static void test_connect_arguments(void **state)
     bench_end_all(&b);
 }
 
-/* ---- Ends ------------------------------------------------------------------------ */
+/* ---- Ends -------------------------------------------------------------- */
 /* The peer resets while we write: an event, never a signal. */
 static void test_reset_while_writing(void **state)
 {
@@ -560,7 +560,7 @@ static void test_listen_errors(void **state)
     bench_end_all(&b);
 }
 
-/* ---- The memory link's faults, in virtual time --------------------------------- */
+/* ---- The memory link's faults, in virtual time ------------------------- */
 typedef struct fault_plan {
     uint64_t delays[8];
     size_t asked;
