@@ -73,13 +73,15 @@ SRCS := \
 	pomelo_call.c \
 	pomelo_rpc.c \
 	pomelo_session.c \
-	pomelo_channel.c \
 	pomelo_request.c \
 	pomelo_filter.c \
 	pomelo_serial.c \
 	pomelo_handler.c \
 	pomelo_downlink.c \
 	pomelo_connector.c \
+	pomelo_push.c \
+	pomelo_channel.c \
+	pomelo_client_lore.c \
 	pomelo_client.c \
 	pomelo.c \
 	pomelo_run.c
