@@ -26,7 +26,7 @@ struct event_base *pmi_loop_base(const pm_loop *loop)
 /* The system has given bytes before, but now (a host's sandbox, perhaps) it
  * does not: secret bytes must not become known ones, so a keyed hash of a
  * counter takes over. */
-static void random_stretch(pm_loop *loop)
+static void kit_random_stretch(pm_loop *loop)
 {
     for (size_t i = 0; i < sizeof loop->random_bytes; i += sizeof(uint64_t)) {
         uint64_t n = loop->random_key[2]++, word;
@@ -36,10 +36,10 @@ static void random_stretch(pm_loop *loop)
     }
 }
 
-static void random_fill(pm_loop *loop)
+static void kit_random_fill(pm_loop *loop)
 {
     if (getentropy(loop->random_bytes, sizeof loop->random_bytes))
-        random_stretch(loop);
+        kit_random_stretch(loop);
     loop->random_left = sizeof loop->random_bytes;
 }
 
@@ -66,7 +66,7 @@ void pmi_loop_random(pm_loop *loop, void *out, size_t len)
         uint8_t *from;
         size_t part;
         if (!loop->random_left)
-            random_fill(loop);
+            kit_random_fill(loop);
         part = pmi_min(len, loop->random_left);
         from =
             loop->random_bytes + sizeof loop->random_bytes - loop->random_left;

@@ -24,16 +24,16 @@ enum { NAMES_HOST_MAX = 253 };
 #define NAMES_HOSTS "/etc/hosts"
 
 /* What the lookups of a loop share. */
-typedef struct names {
+typedef struct names_table {
     pm_loop *loop;
     struct evdns_base *dns; /* owned; NULL until a name needs it */
     pmi_link lookups;
     bool closing;
-} names;
+} names_table;
 
 typedef struct names_lookup {
-    pmi_link link; /* in names.lookups */
-    names *owner;
+    pmi_link link; /* in names_table.lookups */
+    names_table *owner;
     pmi_task answer;
     pmi_timer deadline;
     struct event *token; /* while evdns is asked; freed by its answer */
@@ -180,7 +180,7 @@ static void names_ask(names_lookup *lookup, int family)
 }
 
 /* Without questions under way evdns does not keep a host's base running. */
-static struct evdns_base *names_dns(names *all)
+static struct evdns_base *names_dns(names_table *all)
 {
     if (!all->dns)
         all->dns = evdns_base_new(pmi_loop_base(all->loop),
@@ -193,7 +193,7 @@ static struct evdns_base *names_dns(names *all)
 /* Each question that is under way is answered "shut down" to its token. */
 static void names_fini(pm_loop *loop, void *data)
 {
-    names *all = data;
+    names_table *all = data;
     all->closing = true;
     pmi_loop_enter(loop);
     while (!pmi_list_empty(&all->lookups)) {
@@ -207,9 +207,9 @@ static void names_fini(pm_loop *loop, void *data)
     pmi_free(pmi_loop_env(loop), all);
 }
 
-static names *names_get(pm_loop *loop)
+static names_table *names_get(pm_loop *loop)
 {
-    names *all = pmi_loop_names(loop);
+    names_table *all = pmi_loop_names(loop);
     if (all)
         return all;
     all = pmi_zalloc(pmi_loop_env(loop), sizeof *all);
@@ -223,7 +223,7 @@ static names *names_get(pm_loop *loop)
 
 static void names_start(names_lookup *lookup)
 {
-    names *all = lookup->owner;
+    names_table *all = lookup->owner;
     if (pmi_addr_parse(&lookup->addr, lookup->host, lookup->port))
         names_answer(lookup, PM_OK);
     else if (!pmi_loop_base(all->loop))
@@ -243,7 +243,7 @@ static void names_start(names_lookup *lookup)
 pm_err pmi_loop_resolve(pm_loop *loop, const char *host, uint16_t port,
                         pmi_resolve_cb cb, void *ctx, void **handle)
 {
-    names *all = names_get(loop);
+    names_table *all = names_get(loop);
     names_lookup *lookup;
     size_t len = host ? strlen(host) : 0;
     if (!all)
@@ -278,7 +278,7 @@ void pmi_loop_resolve_cancel(pm_loop *loop, void *handle)
 
 pm_err pmi_loop_set_nameserver(pm_loop *loop, const char *address)
 {
-    names *all;
+    names_table *all;
     if (!pmi_loop_base(loop))
         return PM_ENOTSUP;
     all = names_get(loop);
