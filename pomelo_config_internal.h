@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: MIT */
+/* pomelo_config_internal.h -- Pomelo's files, on an allocator of one's choice.
+ */
+#ifndef PMI_CONFIG_INTERNAL_H
+#define PMI_CONFIG_INTERNAL_H
+
+#include "core/base.h"
+
+/* As pm_config_load and pm_config_parse. `env` is copied. A text need not end
+ * with 0. */
+pm_err pmi_config_load(const pmi_env *env, const char *dir,
+                       const char *env_name, char *why, size_t why_size,
+                       pm_config **out);
+pm_err pmi_config_parse(const pmi_env *env, pm_slice servers_json,
+                        const char *env_name, char *why, size_t why_size,
+                        pm_config **out);
+
+#endif
