@@ -953,33 +953,40 @@ typedef enum pm_transport {
     PM_TRANSPORT_MEMORY = 2 /* an app on the same loop */
 } pm_transport;
 
+/* Each may be NULL. */
 typedef struct pm_client_events {
     /* Handshake done: requests may be sent. `user` is what the server's
      * handshake callback said; may be NULL; borrowed until the callback
      * returns. */
     void (*connected)(pm_client *client, const struct cJSON *user, void *ctx);
+    /* route and body are borrowed until the callback returns. body: as with
+     * pm_client_cb. */
     void (*pushed)(pm_client *client, const char *route, pm_body body,
                    void *ctx);
+    /* `disconnected` follows. reason: never NULL, "" when none was told;
+     * borrowed until the callback returns. */
     void (*kicked)(pm_client *client, const char *reason, void *ctx);
-    /* The connection is gone; every request has completed before. With
-     * reconnect on, it is tried again by itself. handshake_code: 500 or 501
-     * when the server refused us, else 0. */
+    /* The connection is gone, or a try to make one has failed; every request
+     * has completed before. With reconnect on, it is tried again by itself,
+     * unless pm_client_disconnect is called, here or before. reason:
+     * PM_CLOSE_SERVER when the server has closed it. handshake_code: 500 or
+     * 501 when the server refused us, else 0. Not called by pm_client_free. */
     void (*disconnected)(pm_client *client, pm_close_reason reason,
                          int handshake_code, void *ctx);
 } pm_client_events;
 
 typedef struct pm_client_opts {
     size_t size;
-    pm_loop *loop; /* borrowed until the client is freed */
-    pm_transport transport;
-    const char *host; /* copied */
+    pm_loop *loop;          /* borrowed until the client is freed */
+    pm_transport transport; /* on a memory_only loop always through memory */
+    const char *host;       /* copied; NULL: 127.0.0.1 */
     uint16_t port;
-    const char *type,
-        *version;             /* sys.type, sys.version; NULL: "c", PM_VERSION */
-    const struct cJSON *user; /* handshake's user part; copied; may be NULL */
-    bool reconnect;           /* with back-off and jitter, 100 ms to 10 s */
-    uint32_t connect_ms;      /* 0: 10,000. Connection and handshake together */
-    uint32_t request_ms;      /* 0: 30,000 */
+    const char *type, *version; /* sys.type, sys.version; copied; NULL: "c",
+                                   PM_VERSION */
+    const struct cJSON *user;   /* handshake's user part; copied; may be NULL */
+    bool reconnect;             /* with back-off and jitter, 100 ms to 10 s */
+    uint32_t connect_ms; /* 0: 10,000. Connection and handshake together */
+    uint32_t request_ms; /* 0: 30,000 */
     pm_client_events events;
     void *ctx;
 } pm_client_opts;
@@ -990,24 +997,31 @@ static inline pm_client_opts pm_client_opts_default(void)
     return o;
 }
 
-/* Starts to connect. *out is owned by the caller, free with pm_client_free.
- * PM_EINVAL, PM_ENOMEM, PM_ELIMIT */
+/* Starts to connect. *out is owned by the caller, free with pm_client_free;
+ * `opts` is borrowed until this call returns. PM_EINVAL, PM_EDEPTH the user
+ * part, PM_ENOMEM, PM_ELIMIT no descriptor is left. */
 PM_API pm_err pm_client_new(pm_client **out, const pm_client_opts *opts);
-/* Every request completes with PM_ECLOSED before it returns. NULL is fine.
- * Legal inside its callbacks. */
+/* Every request completes with PM_ECLOSED before it returns; no other event
+ * comes. NULL is fine. Legal inside its callbacks. */
 PM_API void pm_client_free(pm_client *client);
-/* Ends the connection (and trying again). */
+/* Ends the connection (and trying again) for good; `disconnected` comes on a
+ * later turn if there was one, or a try. */
 PM_API void pm_client_disconnect(pm_client *client);
 PM_API bool pm_client_is_connected(const pm_client *client);
-/* body: PM_OK's answer, borrowed until the callback returns. err: PM_ECLOSED,
- * PM_ETIMEOUT. */
+/* err: PM_OK, PM_ECLOSED, PM_ETIMEOUT; an answer that can not be read:
+ * PM_EPROTOBUF, PM_EDEPTH, PM_ENUL, PM_ENOMEM. body: PM_OK's answer, borrowed
+ * until the callback returns; of kind JSON: made by the route's schema, or the
+ * server's bytes as they came; else of kind NONE. */
 typedef void (*pm_client_cb)(pm_client *client, pm_err err, pm_body body,
                              void *ctx);
-/* A body of kind JSON is encoded by the route's schema when the server has sent
- * one. Borrowed until the call returns. PM_ESTATE not connected; PM_EINVAL,
- * PM_EPROTOBUF, PM_ESIZE, PM_ELIMIT, PM_ENOMEM. */
+/* route: 1..255 bytes. A body of kind JSON is encoded by the route's schema
+ * when the server has sent one; others go as they are. Both are borrowed until
+ * the call returns. PM_ESTATE not connected; PM_EINVAL; PM_EPROTOBUF, PM_EJSON,
+ * PM_EDEPTH, PM_ENUL a body that its schema can not encode; PM_ESIZE; PM_ELIMIT
+ * too much is queued or waits for its answer; PM_ENOMEM. */
 PM_API pm_err pm_client_request(pm_client *client, const char *route,
                                 pm_body body, pm_client_cb cb, void *ctx);
+/* The same without an answer. */
 PM_API pm_err pm_client_notify(pm_client *client, const char *route,
                                pm_body body);
 
