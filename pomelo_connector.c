@@ -438,15 +438,32 @@ static size_t connector_data(pmi_conn *conn, uint8_t *data, size_t len,
     return used;
 }
 
-static void connector_message(pmi_conn *conn, uint8_t *data, size_t len,
-                              bool text, void *ctx)
+/* A frame that is shorter than its package says counts as if zeros followed:
+ * Pomelo's buffers are like that, and recordings tell it. */
+static bool connector_pad(const uint8_t *data, size_t len, size_t max,
+                          pmi_buf *out)
 {
-    pmi_downlink *down = ctx;
+    size_t body;
+    uint8_t *room;
+    if (len < PMI_PACKAGE_HEAD)
+        return false;
+    body = (size_t)data[1] << 16 | (size_t)data[2] << 8 | data[3];
+    if (body > max || body <= len - PMI_PACKAGE_HEAD)
+        return false;
+    room = pmi_buf_reserve(out, PMI_PACKAGE_HEAD + body);
+    if (!room)
+        return false;
+    memset(room, 0, PMI_PACKAGE_HEAD + body);
+    memcpy(room, data, len);
+    out->len = PMI_PACKAGE_HEAD + body;
+    return true;
+}
+
+static void connector_frame(pmi_conn *conn, const uint8_t *data, size_t len,
+                            pmi_downlink *down)
+{
     pmi_package package;
-    pm_err err;
-    if (text && len == 0)
-        return;
-    err = pmi_proto_package_frame(
+    pm_err err = pmi_proto_package_frame(
         data, len, pmi_app_limits(down->app)->package_in_bytes, &package);
     if (err) {
         pmi_downlink_close(down, connector_bad_package(err));
@@ -459,6 +476,22 @@ static void connector_message(pmi_conn *conn, uint8_t *data, size_t len,
         return;
     connector_settle(down);
     connector_pause(down);
+}
+
+static void connector_message(pmi_conn *conn, uint8_t *data, size_t len,
+                              bool text, void *ctx)
+{
+    pmi_downlink *down = ctx;
+    pmi_buf padded;
+    if (text && len == 0)
+        return;
+    pmi_buf_init(&padded, pmi_loop_env(pmi_conn_loop(conn)), SIZE_MAX);
+    if (connector_pad(data, len, pmi_app_limits(down->app)->package_in_bytes,
+                      &padded))
+        connector_frame(conn, padded.data, padded.len, down);
+    else
+        connector_frame(conn, data, len, down);
+    pmi_buf_fini(&padded);
 }
 
 /* ---- Coming and going -------------------------------------------------- */
