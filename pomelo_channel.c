@@ -357,6 +357,8 @@ static size_t channel_walk_on(pm_channel *channel, channel_walk *walk,
                               pm_member_cb each, void *ctx)
 {
     const pmi_env *env = channel->owner->env;
+    const pm_app *app = channel->owner->app;
+    pmi_app_state state = pmi_app_state_of(app);
     size_t visited = 0;
     bool go_on = true;
     while (go_on && walk->next && walk->next != &channel->all) {
@@ -370,6 +372,8 @@ static size_t channel_walk_on(pm_channel *channel, channel_walk *walk,
         visited++;
         go_on = each(&seen, ctx);
         channel_let_go(env, member);
+        if (state != PMI_APP_FREED && pmi_app_state_of(app) == PMI_APP_FREED)
+            break; /* nobody's ctx is touched any more */
     }
     return visited;
 }
