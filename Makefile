@@ -72,6 +72,7 @@ SRCS := \
 	pomelo_peer.c \
 	pomelo_call.c \
 	pomelo_rpc.c \
+	pomelo_remote.c \
 	pomelo_session.c \
 	pomelo_request.c \
 	pomelo_filter.c \

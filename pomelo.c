@@ -9,6 +9,7 @@
  * Start at pm_app_new, app_open and app_close. */
 #include "pomelo_channel_internal.h"
 #include "pomelo_connector_internal.h"
+#include "pomelo_remote_internal.h"
 
 #define APP_DRAIN_POLL_MS 20
 
@@ -44,6 +45,7 @@ struct pm_app {
     pmi_cluster *cluster;
     pmi_router *router;
     pmi_rpc *rpc;
+    pmi_remotes *remotes;
     pmi_sessions *sessions;
     pmi_channels *channels;
     pmi_requests *requests;
@@ -129,6 +131,7 @@ const char *pmi_app_rpc_bind(const pm_app *app)
 APP_MODULE(cluster)
 APP_MODULE(router)
 APP_MODULE(rpc)
+APP_MODULE(remotes)
 APP_MODULE(sessions)
 APP_MODULE(channels)
 APP_MODULE(requests)
@@ -257,6 +260,8 @@ static pm_err app_make_modules(pm_app *app, const pm_app_opts *opts)
     if (err == PM_OK)
         err = pmi_rpc_new(app, &app->rpc);
     if (err == PM_OK)
+        err = pmi_remotes_new(app, &app->remotes);
+    if (err == PM_OK)
         err = pmi_sessions_new(app, &app->sessions);
     if (err == PM_OK)
         err = pmi_channels_new(app, &app->channels);
@@ -306,6 +311,7 @@ static void app_release(pmi_task *grave)
     pmi_requests_free(app->requests);
     pmi_channels_free(app->channels);
     pmi_sessions_free(app->sessions);
+    pmi_remotes_free(app->remotes);
     pmi_rpc_free(app->rpc);
     pmi_router_free(app->router);
     if (app->self)

@@ -877,6 +877,37 @@ PM_API pm_err pm_rpc_call(pm_app *app, const pm_rpc_opts *opts, pm_rpc_cb cb,
 /* cb runs with PM_ECANCELED on a later turn. PM_ENOTFOUND: it has completed. */
 PM_API pm_err pm_rpc_cancel(pm_app *app, uint64_t call_id);
 
+/* Calls every server of the method's type (Pomelo's toServer "*", with the
+ * results that it throws away). cb runs once, when all have completed: one
+ * result a server, in table order, each as for pm_rpc_call; borrowed until the
+ * callback returns. A type without servers: count 0. Errors as pm_rpc_call. */
+typedef void (*pm_rpc_all_cb)(const pm_rpc_result *results, size_t count,
+                              void *ctx);
+PM_API pm_err pm_rpc_all(pm_app *app, const char *method, pm_body args,
+                         pm_rpc_all_cb cb, void *ctx);
+
+/* Sees this app's own pm_rpc_* calls, on the caller's side (Pomelo's rpcBefore
+ * and rpcAfter; both chains in order of registration). */
+typedef struct pm_rpc_filter {
+    /* Before it is sent; `call` is borrowed until the callback returns.
+     * Anything but PM_OK: it is not sent and completes with that error. May be
+     * NULL. */
+    pm_err (*before)(pm_app *app, const pm_rpc_opts *call, void *ctx);
+    /* The result, before the caller's callback. May be NULL. */
+    void (*after)(pm_app *app, const char *method, const pm_rpc_result *result,
+                  void *ctx);
+} pm_rpc_filter;
+/* `filter` is copied. PM_EINVAL, PM_ESTATE (started), PM_ENOMEM */
+PM_API pm_err pm_app_rpc_filter(pm_app *app, const pm_rpc_filter *filter,
+                                void *ctx);
+/* Sees every call that failed, before the after filters (Pomelo's
+ * rpcErrorHandler). One an app: a second call replaces it; NULL takes it away.
+ */
+typedef void (*pm_rpc_error_cb)(pm_app *app, const char *method,
+                                const pm_rpc_result *result, void *ctx);
+PM_API void pm_app_rpc_error_handler(pm_app *app, pm_rpc_error_cb cb,
+                                     void *ctx);
+
 /* ==== Cluster =========================================================== */
 /* Servers of the table; NULL type: all. Table order; borrowed until the table
  * changes. */

@@ -31,6 +31,7 @@ const char *pmi_app_rpc_bind(const pm_app *app);
 struct pmi_cluster *pmi_app_cluster(const pm_app *app);
 struct pmi_rpc *pmi_app_rpc(const pm_app *app);
 struct pmi_router *pmi_app_router(const pm_app *app);
+struct pmi_remotes *pmi_app_remotes(const pm_app *app);
 struct pmi_sessions *pmi_app_sessions(const pm_app *app);
 struct pmi_channels *pmi_app_channels(const pm_app *app);
 struct pmi_requests *pmi_app_requests(const pm_app *app);

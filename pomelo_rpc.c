@@ -43,11 +43,6 @@ typedef struct rpc_slot {
     uint32_t next_free; /* slot + 1 */
 } rpc_slot;
 
-typedef struct rpc_remote {
-    pm_remote_cb cb;
-    void *ctx;
-} rpc_remote;
-
 struct pmi_rpc {
     pm_app *app;
     const pmi_env *env;
@@ -58,12 +53,10 @@ struct pmi_rpc {
     uint32_t busy;                   /* asked for and not completed */
     rpc_call *spare_calls;
     uint32_t spares;
-    pmi_link loose;  /* calls on no link: failing, routing, or to ourselves */
-    pmi_map remotes; /* method -> rpc_remote */
+    pmi_link loose; /* calls on no link: failing, routing, or to ourselves */
     bool closed, draining;
 };
 
-static void rpc_serve_remote(pm_app *app, pm_call *call);
 static const pmi_peer_ops rpc_peer_ops;
 
 /* ---- Slots ------------------------------------------------------------- */
@@ -522,121 +515,21 @@ static void rpc_server_removed(pm_app *app, pmi_server *server)
         pmi_peer_hang_up(server->peer);
 }
 
-/* ---- Remotes ----------------------------------------------------------- */
-
-/* Three non-empty parts; the length of the first, or 0. */
-static size_t rpc_method_type(const char *method)
+pm_err pmi_rpc_refuse(pmi_rpc *rpc, pm_err err, pmi_rpc_answer_cb cb, void *ctx,
+                      uint64_t *call_id)
 {
-    const char *first = method ? strchr(method, '.') : NULL;
-    const char *second = first ? strchr(first + 1, '.') : NULL;
-    if (!second || first == method || second == first + 1 || !second[1] ||
-        strchr(second + 1, '.') || strlen(method) > 255)
-        return 0;
-    return (size_t)(first - method);
-}
-
-pm_err pm_app_remote(pm_app *app, const char *method, pm_remote_cb cb,
-                     void *ctx)
-{
-    pmi_rpc *rpc = pmi_app_rpc(app);
-    rpc_remote *remote;
-    if (!cb || !rpc_method_type(method))
-        return PM_EINVAL;
-    if (pmi_app_state_of(app) != PMI_APP_NEW)
-        return PM_ESTATE;
-    if (pmi_map_get(&rpc->remotes, pm_text(method)))
-        return PM_EEXIST;
-    remote = pmi_zalloc(rpc->env, sizeof *remote);
-    if (!remote)
+    rpc_call *call;
+    if (rpc->closed)
+        return PM_ECLOSED;
+    call = rpc_call_new(rpc);
+    if (!call)
         return PM_ENOMEM;
-    remote->cb = cb;
-    remote->ctx = ctx;
-    if (pmi_map_put(&rpc->remotes, pm_text(method), remote, NULL)) {
-        pmi_free(rpc->env, remote);
-        return PM_ENOMEM;
-    }
+    call->cb = cb;
+    call->ctx = ctx;
+    rpc_fail_later(call, err);
+    if (call_id)
+        *call_id = call->id;
     return PM_OK;
-}
-
-static void rpc_serve_remote(pm_app *app, pm_call *call)
-{
-    pmi_rpc *rpc = pmi_app_rpc(app);
-    const char *type = pm_app_server(app)->type;
-    const char *method = pm_call_method(call);
-    size_t type_len = rpc_method_type(method);
-    rpc_remote *remote = NULL;
-    if (type_len && strlen(type) == type_len && !memcmp(type, method, type_len))
-        remote = pmi_map_get(&rpc->remotes, pm_text(method));
-    if (remote)
-        remote->cb(call, remote->ctx);
-    else
-        pmi_call_answer(call, PM_ENOMETHOD, 0, NULL, pm_body_none(),
-                        pm_bytes(NULL, 0));
-}
-
-/* ---- Public calls ------------------------------------------------------ */
-
-/* A user's callback on an answer: it wants the result only. */
-typedef struct rpc_user {
-    const pmi_env *env; /* the loop's */
-    pm_rpc_cb cb;
-    void *ctx;
-} rpc_user;
-
-static void rpc_user_answer(const pmi_rpc_answer *answer, void *ctx)
-{
-    rpc_user *user = ctx;
-    rpc_user told = *user;
-    pmi_free(user->env, user);
-    told.cb(&answer->result, told.ctx);
-}
-
-pm_err pm_rpc_call(pm_app *app, const pm_rpc_opts *opts, pm_rpc_cb cb,
-                   void *ctx, uint64_t *call_id)
-{
-    pmi_rpc *rpc = pmi_app_rpc(app);
-    pmi_rpc_send_opts send = {.op = PMI_OP_CALL};
-    rpc_user *user = NULL;
-    size_t type_len;
-    pm_err err;
-    if (!opts || opts->size != sizeof *opts)
-        return PM_EINVAL;
-    type_len = rpc_method_type(opts->method);
-    if (!type_len)
-        return PM_EINVAL;
-    if (pmi_app_state_of(app) == PMI_APP_NEW)
-        return PM_ESTATE;
-    if (opts->args.data.len > 16u * 1024 * 1024)
-        return PM_ESIZE;
-    if (cb && !(user = pmi_alloc(rpc->env, sizeof *user)))
-        return PM_ENOMEM;
-    send.method = pm_text(opts->method);
-    send.type = pm_bytes(opts->method, type_len);
-    send.server_id = opts->server_id;
-    send.param = opts->route;
-    send.body = opts->args;
-    send.deadline_ms = opts->deadline_ms;
-    send.trace_id = opts->trace_id;
-    if (user) {
-        user->cb = cb;
-        user->ctx = ctx;
-        user->env = pmi_loop_env(pm_app_loop(app));
-    }
-    err =
-        pmi_rpc_send(rpc, &send, user ? rpc_user_answer : NULL, user, call_id);
-    if (err)
-        pmi_free(rpc->env, user);
-    return err;
-}
-
-pm_err pm_rpc_invoke(pm_app *app, const char *method, pm_param route,
-                     pm_body args, pm_rpc_cb cb, void *ctx)
-{
-    pm_rpc_opts opts = pm_rpc_opts_default();
-    opts.method = method;
-    opts.route = route;
-    opts.args = args;
-    return pm_rpc_call(app, &opts, cb, ctx, NULL);
 }
 
 pm_err pm_rpc_cancel(pm_app *app, uint64_t call_id)
@@ -662,8 +555,6 @@ pm_err pmi_rpc_new(pm_app *app, pmi_rpc **out)
     pmi_asked_init(&rpc->asked, app);
     rpc->asked.answer_self = rpc_answer_self;
     pmi_peers_init(&rpc->peers, app, &rpc_peer_ops);
-    pmi_loop_map_init(pm_app_loop(app), &rpc->remotes);
-    rpc->asked.serve[PMI_OP_CALL] = rpc_serve_remote;
     pmi_cluster_watch(pmi_app_cluster(app), rpc_server_added,
                       rpc_server_removed);
     *out = rpc;
@@ -727,13 +618,8 @@ void pmi_rpc_close(pmi_rpc *rpc)
 
 void pmi_rpc_free(pmi_rpc *rpc)
 {
-    pmi_map_walk walk;
     if (!rpc)
         return;
-    walk = pmi_map_begin(&rpc->remotes);
-    while (pmi_map_next(&walk))
-        pmi_free(rpc->env, walk.value);
-    pmi_map_fini(&rpc->remotes);
     while (rpc->spare_calls) {
         rpc_call *call = rpc->spare_calls;
         rpc->spare_calls = call->next_spare;

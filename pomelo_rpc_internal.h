@@ -45,6 +45,9 @@ typedef void (*pmi_rpc_answer_cb)(const pmi_rpc_answer *answer, void *ctx);
  * answers later). cb NULL: a notify. Errors as pm_rpc_invoke. */
 pm_err pmi_rpc_send(pmi_rpc *rpc, const pmi_rpc_send_opts *opts,
                     pmi_rpc_answer_cb cb, void *ctx, uint64_t *call_id);
+/* A call that completes with `err` on a later turn, without being sent. */
+pm_err pmi_rpc_refuse(pmi_rpc *rpc, pm_err err, pmi_rpc_answer_cb cb, void *ctx,
+                      uint64_t *call_id);
 /* No callback any more, at once (the caller completes its side itself). False:
  * it had completed. */
 bool pmi_rpc_forget(pmi_rpc *rpc, uint64_t call_id);
@@ -64,8 +67,7 @@ pm_err pmi_call_answer(pm_call *call, pm_err err, int code, const char *detail,
 void pmi_call_on_gone(pm_call *call, void (*gone)(pm_call *call, void *ctx),
                       void *ctx);
 
-/* ---- Life ------------------------------------------------------------------
- */
+/* ---- Life -------------------------------------------------------------- */
 pm_err pmi_rpc_new(pm_app *app, pmi_rpc **out);
 /* Listens on the server's port (when it has one) and links to all the others.
  * PM_ECONFIG a host off loopback without secret and TLS; PM_EADDR; ... */

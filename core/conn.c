@@ -327,6 +327,19 @@ static bool conn_linger(pmi_conn *c, pm_close_reason reason)
     return true;
 }
 
+/* A socket that is closed while bytes wait unread is reset, and what we wrote
+ * last may be lost with it: they are taken out first, a bounded lot. */
+static void conn_discard(pmi_conn *c)
+{
+    uint8_t waste[4096];
+    bool reset = false;
+    if (c->memory || !c->attached)
+        return;
+    for (int i = 0; i < 32; i++)
+        if (pmi_sock_read(c->via.watch.fd, waste, sizeof waste, &reset) <= 0)
+            break;
+}
+
 void pmi_conn_close(pmi_conn *c, pm_close_reason reason, bool linger,
                     uint16_t ws_code)
 {
@@ -341,8 +354,10 @@ void pmi_conn_close(pmi_conn *c, pm_close_reason reason, bool linger,
         pmi_conn_write_out(c);
     if (!pmi_conn_alive(c)) /* the write has found it dead */
         return;
-    if (!linger || !open || !conn_linger(c, reason))
-        pmi_conn_end(c, reason);
+    if (linger && open && conn_linger(c, reason))
+        return;
+    conn_discard(c);
+    pmi_conn_end(c, reason);
 }
 
 bool pmi_conn_is_closing(const pmi_conn *c)

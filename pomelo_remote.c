@@ -1,0 +1,387 @@
+/* SPDX-License-Identifier: MIT */
+/* pomelo_remote.c -- the application's own calls between servers.
+ *
+ * A thin layer on pomelo_rpc: names of remotes, the caller's filters, a call to
+ * every server of a type. Start at pm_rpc_call. */
+#include "pomelo_remote_internal.h"
+
+#define REMOTE_ARGS_MAX (16u * 1024 * 1024)
+
+typedef struct remote_entry {
+    pm_remote_cb cb;
+    void *ctx;
+} remote_entry;
+
+typedef struct remote_filter {
+    pm_rpc_filter filter;
+    void *ctx;
+} remote_filter;
+
+struct pmi_remotes {
+    pm_app *app;
+    const pmi_env *env;
+    pmi_map by_method;
+    remote_filter *filters;
+    size_t filters_count;
+    pm_rpc_error_cb error;
+    void *error_ctx;
+};
+
+/* A call of the application: who hears its result. */
+typedef struct remote_call {
+    pm_app *app;
+    const pmi_env *env; /* the loop's: it may outlive the app's */
+    pm_rpc_cb cb;
+    void *ctx;
+    char method[256];
+} remote_call;
+
+static void remote_serve(pm_app *app, pm_call *call);
+
+pm_err pmi_remotes_new(pm_app *app, pmi_remotes **out)
+{
+    const pmi_env *env = pmi_app_env(app);
+    pmi_remotes *remotes = pmi_zalloc(env, sizeof *remotes);
+    if (!remotes)
+        return PM_ENOMEM;
+    remotes->app = app;
+    remotes->env = env;
+    pmi_loop_map_init(pm_app_loop(app), &remotes->by_method);
+    pmi_rpc_serve(pmi_app_rpc(app), PMI_OP_CALL, remote_serve);
+    *out = remotes;
+    return PM_OK;
+}
+
+void pmi_remotes_free(pmi_remotes *remotes)
+{
+    pmi_map_walk walk;
+    if (!remotes)
+        return;
+    walk = pmi_map_begin(&remotes->by_method);
+    while (pmi_map_next(&walk))
+        pmi_free(remotes->env, walk.value);
+    pmi_map_fini(&remotes->by_method);
+    pmi_free(remotes->env, remotes->filters);
+    pmi_free(remotes->env, remotes);
+}
+
+/* ---- Remotes ----------------------------------------------------------- */
+
+/* Three non-empty parts; the length of the first, or 0. */
+static size_t remote_type_len(const char *method)
+{
+    const char *first = method ? strchr(method, '.') : NULL;
+    const char *second = first ? strchr(first + 1, '.') : NULL;
+    if (!second || first == method || second == first + 1 || !second[1] ||
+        strchr(second + 1, '.') || strlen(method) > 255)
+        return 0;
+    return (size_t)(first - method);
+}
+
+pm_err pm_app_remote(pm_app *app, const char *method, pm_remote_cb cb,
+                     void *ctx)
+{
+    pmi_remotes *remotes = pmi_app_remotes(app);
+    remote_entry *entry;
+    if (!cb || !remote_type_len(method))
+        return PM_EINVAL;
+    if (pmi_app_state_of(app) != PMI_APP_NEW)
+        return PM_ESTATE;
+    if (pmi_map_get(&remotes->by_method, pm_text(method)))
+        return PM_EEXIST;
+    entry = pmi_zalloc(remotes->env, sizeof *entry);
+    if (!entry)
+        return PM_ENOMEM;
+    entry->cb = cb;
+    entry->ctx = ctx;
+    if (pmi_map_put(&remotes->by_method, pm_text(method), entry, NULL)) {
+        pmi_free(remotes->env, entry);
+        return PM_ENOMEM;
+    }
+    return PM_OK;
+}
+
+static void remote_serve(pm_app *app, pm_call *call)
+{
+    const char *type = pm_app_server(app)->type;
+    const char *method = pm_call_method(call);
+    size_t type_len = remote_type_len(method);
+    remote_entry *entry = NULL;
+    if (type_len && strlen(type) == type_len && !memcmp(type, method, type_len))
+        entry = pmi_map_get(&pmi_app_remotes(app)->by_method, pm_text(method));
+    if (entry)
+        entry->cb(call, entry->ctx);
+    else
+        pmi_call_answer(call, PM_ENOMETHOD, 0, NULL, pm_body_none(),
+                        pm_bytes(NULL, 0));
+}
+
+/* ---- Filters ----------------------------------------------------------- */
+
+pm_err pm_app_rpc_filter(pm_app *app, const pm_rpc_filter *filter, void *ctx)
+{
+    pmi_remotes *remotes = pmi_app_remotes(app);
+    remote_filter *all;
+    if (!filter)
+        return PM_EINVAL;
+    if (pmi_app_state_of(app) != PMI_APP_NEW)
+        return PM_ESTATE;
+    all = pmi_resize_array(remotes->env, remotes->filters,
+                           remotes->filters_count + 1, sizeof *all);
+    if (!all)
+        return PM_ENOMEM;
+    remotes->filters = all;
+    all[remotes->filters_count].filter = *filter;
+    all[remotes->filters_count].ctx = ctx;
+    remotes->filters_count++;
+    return PM_OK;
+}
+
+void pm_app_rpc_error_handler(pm_app *app, pm_rpc_error_cb cb, void *ctx)
+{
+    pmi_remotes *remotes = pmi_app_remotes(app);
+    remotes->error = cb;
+    remotes->error_ctx = ctx;
+}
+
+static pm_err remote_before(pmi_remotes *remotes, const pm_rpc_opts *opts)
+{
+    for (size_t i = 0; i < remotes->filters_count; i++) {
+        const remote_filter *one = &remotes->filters[i];
+        pm_err err = one->filter.before
+                         ? one->filter.before(remotes->app, opts, one->ctx)
+                         : PM_OK;
+        if (err)
+            return err;
+    }
+    return PM_OK;
+}
+
+/* A filter may free the app (whose storage outlives the stack): then the others
+ * are not told any more. */
+static void remote_after(const remote_call *call, const pm_rpc_result *result)
+{
+    pmi_remotes *remotes = pmi_app_remotes(call->app);
+    bool freed = pmi_app_state_of(call->app) == PMI_APP_FREED;
+    if (result->err && remotes->error)
+        remotes->error(call->app, call->method, result, remotes->error_ctx);
+    for (size_t i = 0; i < remotes->filters_count; i++) {
+        const remote_filter *one = &remotes->filters[i];
+        if (freed != (pmi_app_state_of(call->app) == PMI_APP_FREED))
+            return;
+        if (one->filter.after)
+            one->filter.after(call->app, call->method, result, one->ctx);
+    }
+}
+
+/* ---- Calls ------------------------------------------------------------- */
+
+static void remote_answer(const pmi_rpc_answer *answer, void *ctx)
+{
+    remote_call *call = ctx;
+    pm_rpc_cb cb = call->cb;
+    void *cb_ctx = call->ctx;
+    remote_after(call, &answer->result);
+    pmi_free(call->env, call);
+    cb(&answer->result, cb_ctx);
+}
+
+static remote_call *remote_call_new(pm_app *app, const pm_rpc_opts *opts,
+                                    pm_rpc_cb cb, void *ctx)
+{
+    const pmi_env *env = pmi_loop_env(pm_app_loop(app));
+    remote_call *call = pmi_alloc(env, sizeof *call);
+    if (!call)
+        return NULL;
+    call->app = app;
+    call->env = env;
+    call->cb = cb;
+    call->ctx = ctx;
+    memcpy(call->method, opts->method, strlen(opts->method) + 1);
+    return call;
+}
+
+static pm_err remote_check(pm_app *app, const pm_rpc_opts *opts)
+{
+    if (!opts || opts->size != sizeof *opts || !remote_type_len(opts->method))
+        return PM_EINVAL;
+    if (pmi_app_state_of(app) == PMI_APP_NEW)
+        return PM_ESTATE;
+    if (pmi_app_state_of(app) == PMI_APP_FREED)
+        return PM_ECLOSED;
+    return opts->args.data.len > REMOTE_ARGS_MAX ? PM_ESIZE : PM_OK;
+}
+
+pm_err pm_rpc_call(pm_app *app, const pm_rpc_opts *opts, pm_rpc_cb cb,
+                   void *ctx, uint64_t *call_id)
+{
+    pmi_rpc *rpc = pmi_app_rpc(app);
+    pmi_rpc_send_opts send = {.op = PMI_OP_CALL};
+    remote_call *call = NULL;
+    pm_err err = remote_check(app, opts), refused;
+    if (err)
+        return err;
+    if (cb && !(call = remote_call_new(app, opts, cb, ctx)))
+        return PM_ENOMEM;
+    send.method = pm_text(opts->method);
+    send.type = pm_bytes(opts->method, remote_type_len(opts->method));
+    send.server_id = opts->server_id;
+    send.param = opts->route;
+    send.body = opts->args;
+    send.deadline_ms = opts->deadline_ms;
+    send.trace_id = opts->trace_id;
+    refused = remote_before(pmi_app_remotes(app), opts);
+    if (!refused)
+        err = pmi_rpc_send(rpc, &send, call ? remote_answer : NULL, call,
+                           call_id);
+    else if (call)
+        err = pmi_rpc_refuse(rpc, refused, remote_answer, call, call_id);
+    if (err && call)
+        pmi_free(call->env, call);
+    return err;
+}
+
+pm_err pm_rpc_invoke(pm_app *app, const char *method, pm_param route,
+                     pm_body args, pm_rpc_cb cb, void *ctx)
+{
+    pm_rpc_opts opts = pm_rpc_opts_default();
+    opts.method = method;
+    opts.route = route;
+    opts.args = args;
+    return pm_rpc_call(app, &opts, cb, ctx, NULL);
+}
+
+/* ---- Every server of a type -------------------------------------------- */
+
+typedef struct remote_all {
+    const pmi_env *env;
+    pm_rpc_all_cb cb;
+    void *ctx;
+    size_t count, open;
+    bool starting; /* pm_rpc_all has not returned */
+    struct remote_one {
+        struct remote_all *all;
+        uint8_t *bytes; /* owned: body, detail, server id */
+    } * ones;
+    pm_rpc_result results[];
+} remote_all;
+
+static void remote_all_free(remote_all *all)
+{
+    for (size_t i = 0; i < all->count; i++)
+        pmi_free(all->env, all->ones[i].bytes);
+    pmi_free(all->env, all->ones);
+    pmi_free(all->env, all);
+}
+
+static void remote_all_done(remote_all *all)
+{
+    all->cb(all->results, all->count, all->ctx);
+    remote_all_free(all);
+}
+
+/* A result must last until all are there. Without memory for it, it is
+ * PM_ENOMEM. */
+static void remote_keep(struct remote_one *one, pm_rpc_result *to,
+                        const pm_rpc_result *from)
+{
+    size_t body = from->body.data.len, detail = strlen(from->detail) + 1;
+    size_t id = from->server_id ? strlen(from->server_id) + 1 : 0;
+    *to = *from;
+    one->bytes = pmi_alloc(one->all->env, body + detail + id);
+    if (!one->bytes) {
+        to->err = PM_ENOMEM;
+        to->detail = pm_strerror(PM_ENOMEM);
+        to->body = pm_body_none();
+        to->server_id = NULL;
+        return;
+    }
+    if (body)
+        memcpy(one->bytes, from->body.data.data, body);
+    memcpy(one->bytes + body, from->detail, detail);
+    if (id)
+        memcpy(one->bytes + body + detail, from->server_id, id);
+    to->body.data.data = one->bytes;
+    to->detail = (const char *)one->bytes + body;
+    to->server_id = id ? (const char *)one->bytes + body + detail : NULL;
+}
+
+static void remote_all_one(const pm_rpc_result *result, void *ctx)
+{
+    struct remote_one *one = ctx;
+    remote_all *all = one->all;
+    remote_keep(one, &all->results[one - all->ones], result);
+    if (--all->open == 0 && !all->starting)
+        remote_all_done(all);
+}
+
+static remote_all *remote_all_new(pm_app *app, size_t count, pm_rpc_all_cb cb,
+                                  void *ctx)
+{
+    const pmi_env *env = pmi_loop_env(pm_app_loop(app));
+    remote_all *all =
+        pmi_zalloc(env, sizeof *all + count * sizeof(pm_rpc_result));
+    if (!all)
+        return NULL;
+    all->env = env;
+    all->cb = cb;
+    all->ctx = ctx;
+    all->count = count;
+    all->ones = pmi_zalloc(env, (count + 1) * sizeof *all->ones);
+    if (!all->ones) {
+        pmi_free(env, all);
+        return NULL;
+    }
+    for (size_t i = 0; i < count; i++)
+        all->ones[i].all = all;
+    return all;
+}
+
+/* A call that could not be made is a result like the others. */
+static void remote_all_failed(remote_all *all, size_t i, pm_err err)
+{
+    all->results[i].err = err;
+    all->results[i].detail = pm_strerror(err);
+    all->open--;
+}
+
+static void remote_all_nobody(const pmi_rpc_answer *answer, void *ctx)
+{
+    (void)answer;
+    remote_all_done(ctx);
+}
+
+pm_err pm_rpc_all(pm_app *app, const char *method, pm_body args,
+                  pm_rpc_all_cb cb, void *ctx)
+{
+    pm_rpc_opts opts = pm_rpc_opts_default();
+    const pmi_server_list *list;
+    remote_all *all;
+    pm_err err;
+    opts.method = method;
+    opts.args = args;
+    err = cb ? remote_check(app, &opts) : PM_EINVAL;
+    if (err)
+        return err;
+    list = pmi_cluster_type(pmi_app_cluster(app),
+                            pm_bytes(method, remote_type_len(method)));
+    all = remote_all_new(app, list ? list->count : 0, cb, ctx);
+    if (!all)
+        return PM_ENOMEM;
+    all->starting = true;
+    all->open = all->count;
+    for (size_t i = 0; i < all->count; i++) {
+        opts.server_id = list->at[i]->pub.id;
+        err = pm_rpc_call(app, &opts, remote_all_one, &all->ones[i], NULL);
+        if (err)
+            remote_all_failed(all, i, err);
+    }
+    all->starting = false;
+    if (all->open)
+        return PM_OK;
+    /* Nobody to wait for: told on a later turn, like everything. */
+    err = pmi_rpc_refuse(pmi_app_rpc(app), PM_OK, remote_all_nobody, all, NULL);
+    if (err)
+        remote_all_free(all);
+    return err;
+}

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: MIT */
+/* pomelo_remote_internal.h -- the application's own calls between servers: remotes,
+ * pm_rpc_*, their filters. */
+#ifndef PMI_REMOTE_INTERNAL_H
+#define PMI_REMOTE_INTERNAL_H
+
+#include "pomelo_rpc_internal.h"
+
+typedef struct pmi_remotes pmi_remotes;
+/* Registers what it serves (PMI_OP_CALL). */
+pm_err pmi_remotes_new(pm_app *app, pmi_remotes **out);
+void pmi_remotes_free(pmi_remotes *remotes);
+
+#endif
