@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: MIT */
+/* hello.c -- the smallest game server, and a page with a button that asks it.
+ *
+ * What it shows: one server of a table, one handler, pm_run, a component.
+ * How to run:    build/examples/hello/hello     (--help tells the options)
+ * What you see:  "open http://localhost:3001"; there, press "Test Game Server"
+ *                and the answer "game server is ok." comes with its time. */
+#include "examples/page.h"
+
+#include <getopt.h>
+
+typedef struct hello {
+    const char *host, *web_root;
+    uint16_t port, web_port;
+    page page;
+} hello;
+
+/* The whole game: any body gets the same answer. */
+static void hello_entry(pm_request *req, void *ctx)
+{
+    (void)ctx;
+    pm_reply_text(req, "{\"code\":200,\"msg\":\"game server is ok.\"}");
+}
+
+/* ---- The page is a component: it starts and stops with the app ---------- */
+
+static pm_err hello_page_start(pm_app *app, void *ctx)
+{
+    hello *self = ctx;
+    pm_err err =
+        page_start(&self->page, pm_app_loop(app), self->host, self->web_port);
+    if (err)
+        fprintf(stderr, "hello: web port %u: %s\n", (unsigned)self->web_port,
+                pm_strerror(err));
+    return err;
+}
+
+static void hello_page_stop(pm_app *app, void *ctx)
+{
+    hello *self = ctx;
+    (void)app;
+    page_stop(&self->page);
+}
+
+static pm_err hello_configure(pm_app *app, void *ctx)
+{
+    pm_component part = {
+        .name = "page", .start = hello_page_start, .stop = hello_page_stop};
+    pm_err err =
+        pm_app_handler(app, "connector.entryHandler.entry", hello_entry, NULL);
+    return err ? err : pm_app_component(app, &part, ctx);
+}
+
+static bool hello_is_here(const char *host)
+{
+    return !strcmp(host, "127.0.0.1") || !strcmp(host, "0.0.0.0") ||
+           !strcmp(host, "::1") || !strcmp(host, "::");
+}
+
+/* The page looks at port 3010 unless its address says otherwise. */
+static void hello_started(pm_loop *loop, pm_app *const *apps, size_t count,
+                          void *ctx)
+{
+    const hello *self = ctx;
+    unsigned port = pm_app_client_port(apps[0]);
+    (void)loop;
+    (void)count;
+    printf("open http://%s:%u",
+           hello_is_here(self->host) ? "localhost" : self->host,
+           (unsigned)page_port(&self->page));
+    if (port != 3010)
+        printf("/?port=%u", port);
+    printf("\n");
+    fflush(stdout);
+}
+
+/* ---- Options ------------------------------------------------------------ */
+
+static void hello_help(void)
+{
+    puts("usage: hello [options]\n"
+         "  --port N        port of the game server (3010; 0: any)\n"
+         "  --web-port N    port of the page (3001; 0: any)\n"
+         "  --host ADDRESS  where both listen (127.0.0.1)\n"
+         "  --web-root DIR  the page's folder (examples/hello/web)\n"
+         "  --help          this text");
+}
+
+static bool hello_port(const char *text, uint16_t *out)
+{
+    char *end;
+    long port = strtol(text, &end, 10);
+    if (end == text || *end || port < 0 || port > 65535) {
+        fprintf(stderr, "hello: \"%s\" is no port\n", text);
+        return false;
+    }
+    *out = (uint16_t)port;
+    return true;
+}
+
+/* -1: go on; else the status to exit with. */
+static int hello_options(hello *self, int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"port", required_argument, NULL, 'p'},
+        {"web-port", required_argument, NULL, 'w'},
+        {"host", required_argument, NULL, 'a'},
+        {"web-root", required_argument, NULL, 'r'},
+        {"help", no_argument, NULL, 'h'},
+        {NULL, 0, NULL, 0}};
+    int option;
+    bool good = true;
+    while (good && (option = getopt_long(argc, argv, "", options, NULL)) != -1)
+        switch (option) {
+        case 'p':
+            good = hello_port(optarg, &self->port);
+            break;
+        case 'w':
+            good = hello_port(optarg, &self->web_port);
+            break;
+        case 'a':
+            self->host = optarg;
+            break;
+        case 'r':
+            self->web_root = optarg;
+            break;
+        case 'h':
+            hello_help();
+            return 0;
+        default:
+            good = false;
+        }
+    return good && optind == argc ? -1 : 2;
+}
+
+int main(int argc, char **argv)
+{
+    hello self = {.host = "127.0.0.1", .port = 3010, .web_port = 3001};
+    int status = hello_options(&self, argc, argv);
+    if (status >= 0)
+        return status;
+    if (!page_find(&self.page, self.web_root, "examples/hello/web", argv[0])) {
+        fputs("hello: no page found, see --web-root\n", stderr);
+        return 1;
+    }
+    pm_server server = {.id = "connector-1",
+                        .type = "connector",
+                        .client_port = self.port,
+                        .frontend = true};
+    pm_app_opts app = pm_app_opts_default();
+    pm_run_opts run = pm_run_opts_default();
+    app.connector.heartbeat_s = 3;
+    app.connector.use_dict = true;
+    app.client_bind = self.host;
+    run.servers = &server;
+    run.servers_count = 1;
+    run.app = &app;
+    run.started = hello_started;
+    return pm_run(&run, hello_configure, &self) == PM_OK ? 0 : 1;
+}
