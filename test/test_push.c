@@ -1,0 +1,903 @@
+/* SPDX-License-Identifier: MIT */
+/* test_push.c -- one message to many: who gets it, who is told to be missed, at
+ * which cost. A town of two frontends and two backends in one thread, on memory
+ * and a virtual clock; its people speak the client's wire by hand. Start at
+ * test_to_a_channel. */
+#include "test.h"
+#include "core/conn.h"
+#include "pomelo_channel_internal.h"
+#include "pomelo_connector_internal.h"
+#include "pomelo_frame_internal.h"
+#include "pomelo_push_internal.h"
+
+enum { PEOPLE_MAX = 64, HEARD_MAX = 2048, BIG = 1024 * 1024 };
+
+static const pm_server town_servers[] = {
+    {.id = "c-1",
+     .type = "connector",
+     .port = 4051,
+     .client_port = 3051,
+     .frontend = true},
+    {.id = "c-2",
+     .type = "connector",
+     .port = 4052,
+     .client_port = 3052,
+     .frontend = true},
+    {.id = "chat-1", .type = "chat", .port = 4060},
+    {.id = "ghost-1", .type = "ghost", .port = 4070, .frontend = true}};
+
+/* A client: what it was pushed, as "route body;". */
+typedef struct person {
+    pmi_conn *conn;
+    char heard[HEARD_MAX];
+    size_t heard_len;
+    size_t pushes;
+    size_t bytes; /* of all bodies */
+    bool greeted;
+} person;
+
+typedef struct town {
+    test_heap heap;
+    test_world world;
+    pm_loop *loop;
+    pm_app *c1, *c2, *chat;
+    pm_session *last; /* that was opened */
+    person people[PEOPLE_MAX];
+    size_t count;
+} town;
+
+/* ---- People ------------------------------------------------------------ */
+
+static void person_say(person *p, uint8_t type, const char *body)
+{
+    uint8_t head[PMI_PACKAGE_HEAD];
+    pm_slice parts[2] = {{head, sizeof head}, pm_text(body)};
+    pmi_proto_package_head(head, type, parts[1].len);
+    pmi_conn_send(p->conn, parts, 2, 0);
+}
+
+static void person_note(person *p, const pmi_message *msg)
+{
+    size_t room = HEARD_MAX - p->heard_len;
+    int n = snprintf(p->heard + p->heard_len, room, "%.*s %.*s;",
+                     (int)msg->route.len, (const char *)msg->route.data,
+                     (int)(msg->body.len < 64 ? msg->body.len : 0),
+                     (const char *)msg->body.data);
+    if (n > 0 && (size_t)n < room)
+        p->heard_len += (size_t)n;
+    p->pushes++;
+    p->bytes += msg->body.len;
+}
+
+static void person_hear(person *p, const pmi_package *package)
+{
+    pmi_message msg;
+    if (package->type == PMI_PACKAGE_HANDSHAKE) {
+        p->greeted = true;
+        person_say(p, PMI_PACKAGE_ACK, "");
+    }
+    if (package->type == PMI_PACKAGE_DATA &&
+        pmi_proto_message_decode(package->body, &msg) == PM_OK &&
+        msg.type == PMI_MESSAGE_PUSH)
+        person_note(p, &msg);
+}
+
+static size_t person_data(pmi_conn *conn, uint8_t *data, size_t len, void *ctx)
+{
+    size_t used = 0;
+    (void)conn;
+    while (used < len) {
+        pmi_package package;
+        long n = pmi_proto_package_decode(data + used, len - used,
+                                          PMI_PACKAGE_BODY_MAX, &package);
+        if (n <= 0)
+            break;
+        used += (size_t)n;
+        person_hear(ctx, &package);
+    }
+    return used;
+}
+
+static void person_message(pmi_conn *conn, uint8_t *data, size_t len, bool text,
+                           void *ctx)
+{
+    pmi_package package;
+    (void)conn;
+    (void)text;
+    if (pmi_proto_package_frame(data, len, PMI_PACKAGE_BODY_MAX, &package) ==
+        PM_OK)
+        person_hear(ctx, &package);
+}
+
+static void person_open(pmi_conn *conn, void *ctx)
+{
+    (void)conn;
+    person_say(ctx, PMI_PACKAGE_HANDSHAKE,
+               "{\"sys\":{\"type\":\"c\",\"version\":\"1\"}}");
+}
+
+static void person_closed(pmi_conn *conn, pm_close_reason why, void *ctx)
+{
+    person *p = ctx;
+    (void)why;
+    pmi_conn_free(conn);
+    p->conn = NULL;
+}
+
+static const pmi_conn_events person_events = {person_data, person_message,
+                                              person_open, NULL, person_closed};
+
+/* ---- The town ---------------------------------------------------------- */
+
+static void town_run(town *t, uint64_t ms)
+{
+    assert_true(test_world_run(&t->world, t->loop, ms * 1000));
+}
+
+static void town_opened(pm_app *app, pm_session *session, void *ctx)
+{
+    town *t = ctx;
+    (void)app;
+    t->last = session;
+}
+
+static pm_app *town_app(town *t, const char *id)
+{
+    pm_app_opts opts = pm_app_opts_default();
+    pm_app_events events = pm_app_events_default();
+    pm_app *app;
+    opts.loop = t->loop;
+    opts.servers = town_servers;
+    opts.servers_count = PMI_COUNT(town_servers);
+    opts.server_id = id;
+    assert_ok(pm_app_new(&app, &opts));
+    events.session_opened = town_opened;
+    assert_ok(pm_app_listen(app, &events, t));
+    assert_ok(pm_app_start(app));
+    return app;
+}
+
+static void town_open(town *t)
+{
+    pm_loop_opts opts = test_world_opts(&t->world, &t->heap);
+    assert_ok(pm_loop_new(&t->loop, &opts));
+    t->c1 = town_app(t, "c-1");
+    t->c2 = town_app(t, "c-2");
+    t->chat = town_app(t, "chat-1");
+    town_run(t, 500); /* the first to start find the others at a second try */
+}
+
+static void town_close(town *t)
+{
+    pm_app_free(t->chat);
+    pm_app_free(t->c1);
+    pm_app_free(t->c2);
+    for (size_t i = 0; i < t->count; i++)
+        pmi_conn_free(t->people[i].conn);
+    pm_loop_free(t->loop);
+    assert_heap_empty(&t->heap);
+}
+
+static person *town_person(town *t, pm_app *front, const char *uid,
+                           pmi_framing framing)
+{
+    person *p = &t->people[t->count++];
+    pmi_connect_opts opts = {
+        .host = "127.0.0.1",
+        .port = pm_app_client_port(front),
+        .framing = framing,
+        .memory = true,
+        .limits = {.in_max = 17 * BIG, .out_max = BIG, .open_ms = 1000}};
+    assert_true(t->count <= PEOPLE_MAX);
+    t->last = NULL;
+    assert_ok(pmi_conn_connect(t->loop, &opts, &person_events, p, &p->conn));
+    town_run(t, 1);
+    assert_true(p->greeted);
+    assert_non_null(t->last);
+    if (uid)
+        assert_ok(pm_session_bind(t->last, uid, NULL, NULL));
+    return p;
+}
+
+static person *town_enter(town *t, pm_app *front, const char *uid)
+{
+    return town_person(t, front, uid, PMI_FRAMING_STREAM);
+}
+
+static const pmi_pushes *pushes_of(const pm_app *app)
+{
+    return pmi_channels_pushes(pmi_app_channels(app));
+}
+
+/* ---- What is told ------------------------------------------------------ */
+
+typedef struct receipt {
+    int times;
+    pm_err err;
+    char missed[HEARD_MAX]; /* "alice@c-1 " */
+    size_t missed_count;
+    pm_app *free_this; /* from inside */
+    pm_app *push_here; /* likewise */
+    pm_err pushed;
+} receipt;
+
+static void told_cb(pm_err err, const pm_receiver *missed, size_t missed_count,
+                    void *ctx)
+{
+    receipt *w = ctx;
+    size_t len = 0;
+    w->times++;
+    w->err = err;
+    w->missed_count = missed_count;
+    if (w->push_here)
+        w->pushed = pm_push_uids(w->push_here, "late", pm_body_text("{}"), NULL,
+                                 0, told_cb, w);
+    pm_app_free(w->free_this);
+    for (size_t i = 0; i < missed_count && len < HEARD_MAX - 64; i++)
+        len += (size_t)snprintf(w->missed + len, HEARD_MAX - len, "%s@%s ",
+                                missed[i].uid, missed[i].frontend_id);
+}
+
+static void assert_told(const receipt *w, pm_err err, const char *missed)
+{
+    assert_int_equal(w->times, 1);
+    assert_err(w->err, err);
+    assert_string_equal(w->missed, missed);
+}
+
+/* ---- To a channel ------------------------------------------------------ */
+
+static void test_to_a_channel(void **state)
+{
+    town t = {0};
+    receipt told = {0};
+    person *alice, *alice2, *bob, *carol, *other;
+    pm_channel *room;
+    (void)state;
+    town_open(&t);
+    alice = town_enter(&t, t.c1, "alice");
+    alice2 = town_enter(&t, t.c1, "alice"); /* a second session */
+    bob = town_person(&t, t.c1, "bob", PMI_FRAMING_WS);
+    carol = town_enter(&t, t.c2, "carol");
+    other = town_enter(&t, t.c2, "other");
+    room = pm_channel_get(t.chat, "room", true);
+    assert_ok(pm_channel_add(room, "alice", "c-1"));
+    assert_ok(pm_channel_add(room, "carol", "c-2"));
+    assert_ok(pm_channel_add(room, "gone", "c-2"));
+    assert_ok(pm_channel_add(room, "bob", "c-1"));
+    assert_ok(pm_channel_add(room, "left", "c-1"));
+    assert_ok(pm_channel_push(room, "onChat", pm_body_text("{\"i\":1}"),
+                              told_cb, &told));
+    assert_int_equal(told.times, 0);
+    town_run(&t, 10);
+    assert_told(&told, PM_OK, "left@c-1 gone@c-2 ");
+    assert_int_equal(pushes_of(t.chat)->calls_sent, 2);
+    assert_int_equal(pushes_of(t.c1)->encoded, 1);
+    assert_int_equal(pushes_of(t.c1)->delivered, 3);
+    assert_int_equal(pushes_of(t.c2)->encoded, 1);
+    assert_ok(
+        pm_channel_push(room, "onChat", pm_body_text("{\"i\":2}"), NULL, NULL));
+    town_run(&t, 10);
+    assert_string_equal(alice->heard, "onChat {\"i\":1};onChat {\"i\":2};");
+    assert_string_equal(alice2->heard, alice->heard);
+    assert_string_equal(bob->heard, alice->heard);
+    assert_string_equal(carol->heard, alice->heard);
+    assert_int_equal(other->pushes, 0);
+    assert_int_equal(pushes_of(t.chat)->calls_sent, 4);
+    assert_int_equal(pushes_of(t.c1)->encoded, 2);
+    town_close(&t);
+}
+
+/* Joining and leaving between two pushes: the kept list must not be stale. */
+static void test_after_a_change(void **state)
+{
+    town t = {0};
+    receipt told[3] = {0};
+    person *alice, *bob;
+    pm_channel *room;
+    (void)state;
+    town_open(&t);
+    alice = town_enter(&t, t.c1, "alice");
+    bob = town_enter(&t, t.c1, "bob");
+    room = pm_channel_get(t.chat, "room", true);
+    assert_ok(pm_channel_add(room, "alice", "c-1"));
+    assert_ok(pm_channel_push(room, "r", pm_body_text("1"), told_cb, &told[0]));
+    assert_ok(pm_channel_add(room, "bob", "c-1"));
+    assert_ok(pm_channel_push(room, "r", pm_body_text("2"), told_cb, &told[1]));
+    assert_ok(pm_channel_leave(room, "alice", "c-1"));
+    assert_ok(pm_channel_add(room, "nobody", "c-1"));
+    assert_ok(pm_channel_push(room, "r", pm_body_text("3"), told_cb, &told[2]));
+    pm_channel_destroy(room); /* what was said before still arrives */
+    town_run(&t, 10);
+    assert_string_equal(alice->heard, "r 1;r 2;");
+    assert_string_equal(bob->heard, "r 2;r 3;");
+    assert_told(&told[0], PM_OK, "");
+    assert_told(&told[1], PM_OK, "");
+    assert_told(&told[2], PM_OK, "nobody@c-1 ");
+    town_close(&t);
+}
+
+/* The app is a frontend itself: no call, yet the callback comes later. */
+static void test_here(void **state)
+{
+    town t = {0};
+    receipt told = {0};
+    person *alice, *carol;
+    pm_channel *room;
+    (void)state;
+    town_open(&t);
+    alice = town_enter(&t, t.c1, "alice");
+    carol = town_enter(&t, t.c2, "carol");
+    room = pm_channel_get(t.c1, "room", true);
+    assert_ok(pm_channel_add(room, "alice", "c-1"));
+    assert_ok(pm_channel_add(room, "gone", "c-1"));
+    assert_ok(pm_channel_push(room, "r", pm_body_text("1"), told_cb, &told));
+    assert_int_equal(told.times, 0);
+    assert_int_equal(pushes_of(t.c1)->delivered, 1); /* at once */
+    town_run(&t, 10);
+    assert_told(&told, PM_OK, "gone@c-1 ");
+    assert_int_equal(pushes_of(t.c1)->calls_sent, 0);
+    assert_ok(pm_channel_add(room, "carol", "c-2"));
+    assert_ok(pm_channel_push(room, "r", pm_body_text("2"), NULL, NULL));
+    town_run(&t, 10);
+    assert_int_equal(pushes_of(t.c1)->calls_sent, 1);
+    assert_string_equal(alice->heard, "r 1;r 2;");
+    assert_string_equal(carol->heard, "r 2;");
+    town_close(&t);
+}
+
+static void test_to_nobody(void **state)
+{
+    town t = {0};
+    receipt told[3] = {0};
+    pm_channel *room;
+    (void)state;
+    town_open(&t);
+    room = pm_channel_get(t.chat, "room", true);
+    assert_ok(pm_channel_push(room, "r", pm_body_text("1"), told_cb, &told[0]));
+    assert_ok(pm_push_uids(t.chat, "r", pm_body_text("1"), NULL, 0, told_cb,
+                           &told[1]));
+    assert_ok(pm_broadcast(t.chat, "no-such-type", "r", pm_body_text("1"),
+                           false, told_cb, &told[2]));
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(told[i].times, 0);
+    town_run(&t, 10);
+    for (int i = 0; i < 3; i++)
+        assert_told(&told[i], PM_OK, "");
+    town_close(&t);
+}
+
+/* ---- To named ones ----------------------------------------------------- */
+
+static void test_to_uids(void **state)
+{
+    town t = {0};
+    receipt told = {0};
+    const pm_receiver whom[] = {{"alice", "c-1"}, {"carol", "c-2"},
+                                {"gone", "c-1"},  {"bob", "c-1"},
+                                {"dave", "c-2"},  {"erin", "chat-1"}};
+    person *alice, *bob, *carol;
+    (void)state;
+    town_open(&t);
+    alice = town_enter(&t, t.c1, "alice");
+    bob = town_enter(&t, t.c1, "bob");
+    carol = town_enter(&t, t.c2, "carol");
+    assert_ok(pm_push_uids(t.chat, "onMsg", pm_body_text("{}"), whom,
+                           PMI_COUNT(whom), told_cb, &told));
+    town_run(&t, 10);
+    assert_told(&told, PM_OK, "gone@c-1 dave@c-2 erin@chat-1 ");
+    assert_int_equal(pushes_of(t.chat)->calls_sent, 2);
+    assert_string_equal(alice->heard, "onMsg {};");
+    assert_string_equal(bob->heard, alice->heard);
+    assert_string_equal(carol->heard, alice->heard);
+    town_close(&t);
+}
+
+/* Frontends that can not be reached: their receivers are missed, all of them;
+ * the callback always comes. */
+static void test_unreachable(void **state)
+{
+    town t = {0};
+    receipt told[4] = {0};
+    const pm_receiver some[] = {
+        {"a", "ghost-1"}, {"alice", "c-1"}, {"b", "nowhere"}, {"c", "ghost-1"}};
+    const pm_receiver none[] = {{"a", "nowhere"}, {"b", "nowhere"}};
+    const pm_receiver down[] = {{"a", "ghost-1"}};
+    person *alice;
+    (void)state;
+    town_open(&t);
+    alice = town_enter(&t, t.c1, "alice");
+    assert_ok(pm_push_uids(t.chat, "r", pm_body_text("1"), some, 4, told_cb,
+                           &told[0]));
+    assert_ok(pm_push_uids(t.chat, "r", pm_body_text("1"), none, 2, told_cb,
+                           &told[1]));
+    assert_ok(pm_push_uids(t.chat, "r", pm_body_text("1"), down, 1, told_cb,
+                           &told[2]));
+    assert_int_equal(told[1].times, 0);
+    town_run(&t, 10);
+    assert_told(&told[0], PM_OK, "a@ghost-1 c@ghost-1 b@nowhere ");
+    assert_told(&told[1], PM_ENOSERVER, "a@nowhere b@nowhere ");
+    assert_told(&told[2], PM_EDOWN, "a@ghost-1 ");
+    assert_string_equal(alice->heard, "r 1;");
+    /* One that goes while it has the call. */
+    assert_ok(pm_push_uids(t.chat, "r", pm_body_text("2"), &some[1], 1, told_cb,
+                           &told[3]));
+    pm_app_free(t.c1);
+    t.c1 = NULL;
+    town_run(&t, 10);
+    assert_told(&told[3], PM_ECLOSED, "alice@c-1 ");
+    town_close(&t);
+}
+
+/* Kicked just now, and not gone yet: as good as gone. */
+static void test_closing_session_is_missed(void **state)
+{
+    town t = {0};
+    receipt told = {0};
+    const pm_receiver whom[] = {{"alice", "c-1"}};
+    (void)state;
+    town_open(&t);
+    town_enter(&t, t.c1, "alice");
+    assert_ok(pm_session_kick(t.last, "out", NULL, NULL));
+    assert_ok(
+        pm_push_uids(t.c1, "r", pm_body_text("1"), whom, 1, told_cb, &told));
+    town_run(&t, 10);
+    assert_told(&told, PM_OK, "alice@c-1 ");
+    town_close(&t);
+}
+
+/* ---- To all ------------------------------------------------------------ */
+
+static void test_broadcast(void **state)
+{
+    town t = {0};
+    receipt told[2] = {0};
+    person *alice, *twice, *anonymous, *carol;
+    (void)state;
+    town_open(&t);
+    alice = town_enter(&t, t.c1, "alice");
+    twice = town_enter(&t, t.c1, "alice");
+    anonymous = town_enter(&t, t.c1, NULL);
+    carol = town_person(&t, t.c2, "carol", PMI_FRAMING_WS);
+    assert_ok(pm_broadcast(t.chat, "connector", "all", pm_body_text("1"), false,
+                           told_cb, &told[0]));
+    town_run(&t, 10);
+    assert_told(&told[0], PM_OK, "");
+    assert_int_equal(pushes_of(t.chat)->calls_sent, 2);
+    assert_ok(pm_broadcast(t.c1, "connector", "bound", pm_body_text("2"), true,
+                           told_cb, &told[1]));
+    town_run(&t, 10);
+    assert_told(&told[1], PM_OK, "");
+    assert_int_equal(pushes_of(t.c1)->calls_sent, 1);
+    assert_int_equal(pushes_of(t.c1)->encoded, 2);
+    /* Two sessions of one uid: one copy each (Pomelo sends two times two). */
+    assert_string_equal(alice->heard, "all 1;bound 2;");
+    assert_string_equal(twice->heard, alice->heard);
+    assert_string_equal(carol->heard, alice->heard);
+    assert_string_equal(anonymous->heard, "all 1;");
+    town_close(&t);
+}
+
+static void test_broadcast_to_the_dead(void **state)
+{
+    town t = {0};
+    receipt told = {0};
+    (void)state;
+    town_open(&t);
+    assert_ok(pm_broadcast(t.chat, "ghost", "all", pm_body_text("1"), false,
+                           told_cb, &told));
+    town_run(&t, 10);
+    assert_told(&told, PM_EDOWN, "");
+    town_close(&t);
+}
+
+/* What a backend's view of a session sends. */
+static void test_by_session(void **state)
+{
+    town t = {0};
+    pmi_buf bytes;
+    pmi_env env = test_env(&t.heap);
+    pm_session *view;
+    person *alice, *bob;
+    (void)state;
+    town_open(&t);
+    alice = town_enter(&t, t.c1, "alice");
+    pmi_buf_init(&bytes, &env, SIZE_MAX);
+    pmi_session_export(t.last, &bytes);
+    bob = town_enter(&t, t.c1, "bob");
+    assert_ok(pmi_session_import(pmi_app_sessions(t.chat),
+                                 pmi_buf_slice(&bytes), &view));
+    pmi_buf_fini(&bytes);
+    assert_ok(pm_session_push(view, "toYou", pm_body_text("1")));
+    town_run(&t, 10);
+    assert_string_equal(alice->heard, "toYou 1;");
+    assert_int_equal(bob->pushes, 0);
+    pm_session_unref(view);
+    town_close(&t);
+}
+
+/* ---- The price --------------------------------------------------------- */
+
+/* Allocations and bytes on the wire of the second push to n members. */
+static size_t price_of(size_t n, uint64_t *bytes)
+{
+    town t = {0};
+    pm_channel *room;
+    size_t calls;
+    uint64_t out;
+    char uid[16];
+    town_open(&t);
+    room = pm_channel_get(t.chat, "room", true);
+    for (size_t i = 0; i < n; i++) {
+        snprintf(uid, sizeof uid, "user%04zu", i);
+        assert_ok(pm_channel_add(room, uid, "c-1"));
+    }
+    assert_ok(pm_channel_push(room, "r", pm_body_text("{}"), NULL, NULL));
+    town_run(&t, 10);
+    calls = t.heap.calls;
+    out = pmi_conn_totals_of(t.loop)->bytes_out;
+    assert_ok(pm_channel_push(room, "r", pm_body_text("{}"), NULL, NULL));
+    calls = t.heap.calls - calls;
+    town_run(&t, 1);
+    *bytes = pmi_conn_totals_of(t.loop)->bytes_out - out;
+    assert_int_equal(pushes_of(t.chat)->calls_sent, 2);
+    assert_int_equal(pushes_of(t.c1)->encoded, 0); /* nobody is there */
+    town_close(&t);
+    return calls;
+}
+
+static void test_price_of_many_members(void **state)
+{
+    uint64_t few, many;
+    size_t calls = price_of(10, &few), calls_many = price_of(1000, &many);
+    (void)state;
+    assert_true(calls_many <= calls + 4); /* chunks of the send queue */
+    assert_true(few >= 10 * 9 && few < 10 * 9 + 64);
+    assert_true(many >= 1000 * 9 && many < 1000 * 9 + 64);
+}
+
+/* A large body to many sessions lies in memory once, not once for each. */
+static void test_price_of_many_sessions(void **state)
+{
+    enum { SESSIONS = 50, BODY = 400 * 1024 };
+    town t = {0};
+    char *body = malloc(BODY);
+    size_t before;
+    (void)state;
+    assert_non_null(body);
+    memset(body, 'x', BODY);
+    town_open(&t);
+    for (size_t i = 0; i < SESSIONS; i++)
+        town_person(&t, t.c1, "alice",
+                    i % 2 ? PMI_FRAMING_WS : PMI_FRAMING_STREAM);
+    before = t.heap.live_bytes;
+    assert_ok(pm_broadcast(t.c1, "connector", "r", pm_body_bytes(body, BODY),
+                           false, NULL, NULL));
+    assert_int_equal(pushes_of(t.c1)->encoded, 1);
+    assert_int_equal(pushes_of(t.c1)->delivered, SESSIONS);
+    assert_true(t.heap.live_bytes - before < 4 * BODY);
+    town_run(&t, 100);
+    for (size_t i = 0; i < SESSIONS; i++)
+        assert_int_equal(t.people[i].bytes, BODY);
+    free(body);
+    town_close(&t);
+}
+
+/* More uids than one frame should hold: several calls, one callback. */
+static void test_long_lists_are_split(void **state)
+{
+    enum { MANY = 20000 };
+    town t = {0};
+    receipt told = {0};
+    pm_channel *room;
+    person *alice;
+    char uid[121];
+    (void)state;
+    town_open(&t);
+    alice = town_enter(&t, t.c1, "alice");
+    room = pm_channel_get(t.chat, "room", true);
+    memset(uid, 'u', 120);
+    uid[120] = 0;
+    for (int i = 0; i < MANY; i++) {
+        snprintf(uid, 8, "%07d", i);
+        uid[7] = '-';
+        assert_ok(pm_channel_add(room, uid, "c-1"));
+    }
+    assert_ok(pm_channel_add(room, "alice", "c-1"));
+    assert_ok(pm_channel_push(room, "r", pm_body_text("1"), told_cb, &told));
+    town_run(&t, 100);
+    assert_int_equal(told.times, 1);
+    assert_ok(told.err);
+    assert_int_equal(told.missed_count, MANY);
+    assert_int_equal(pushes_of(t.chat)->calls_sent, 3); /* 2.4 MB */
+    assert_string_equal(alice->heard, "r 1;");
+    town_close(&t);
+}
+
+/* ---- What is refused --------------------------------------------------- */
+
+static void check_refused(town *t, const char *route, pm_body body, pm_err want)
+{
+    const pm_receiver whom[] = {{"alice", "c-1"}, {"carol", "c-2"}};
+    pm_channel *room = pm_channel_get(t->c1, "room", true);
+    receipt told = {0};
+    assert_err(pm_channel_push(room, route, body, told_cb, &told), want);
+    assert_err(pm_push_uids(t->c1, route, body, whom, 2, told_cb, &told), want);
+    assert_err(
+        pm_broadcast(t->c1, "connector", route, body, false, told_cb, &told),
+        want);
+    town_run(t, 10);
+    assert_int_equal(told.times, 0);
+}
+
+static void test_arguments(void **state)
+{
+    town t = {0};
+    receipt told = {0};
+    const pm_receiver bad[] = {
+        {"", "c-1"}, {NULL, "c-1"}, {"alice", ""}, {"alice", NULL}};
+    const size_t large = 17 * (size_t)BIG;
+    char long_route[257], *bytes = calloc(1, large);
+    person *alice;
+    (void)state;
+    assert_non_null(bytes);
+    memset(long_route, 'r', 256);
+    long_route[256] = 0;
+    town_open(&t);
+    alice = town_enter(&t, t.c1, "alice");
+    assert_ok(
+        pm_channel_add(pm_channel_get(t.c1, "room", true), "alice", "c-1"));
+    check_refused(&t, NULL, pm_body_text("1"), PM_EINVAL);
+    check_refused(&t, "", pm_body_text("1"), PM_EINVAL);
+    check_refused(&t, long_route, pm_body_text("1"), PM_EINVAL);
+    check_refused(&t, "r", pm_body_none(), PM_EINVAL);
+    check_refused(&t, "r", pm_body_bytes(bytes, large), PM_ESIZE);
+    for (size_t i = 0; i < PMI_COUNT(bad); i++)
+        assert_err(pm_push_uids(t.c1, "r", pm_body_text("1"), &bad[i], 1,
+                                told_cb, &told),
+                   PM_EINVAL);
+    assert_err(
+        pm_push_uids(t.c1, "r", pm_body_text("1"), NULL, 1, told_cb, &told),
+        PM_EINVAL);
+    assert_err(
+        pm_broadcast(t.c1, NULL, "r", pm_body_text("1"), false, told_cb, &told),
+        PM_EINVAL);
+    town_run(&t, 10);
+    assert_int_equal(told.times, 0);
+    assert_int_equal(alice->pushes, 0);
+    assert_ok(pm_channel_push(pm_channel_get(t.c1, "room", true),
+                              long_route + 1, pm_body_text("1"), NULL, NULL));
+    town_run(&t, 10);
+    assert_int_equal(alice->pushes, 1);
+    free(bytes);
+    town_close(&t);
+}
+
+/* What a peer may send that is no list of receivers. */
+typedef struct served {
+    int times;
+    pm_err err;
+    int code;
+    size_t extra_len;
+} served;
+
+static void served_cb(const pmi_rpc_answer *answer, void *ctx)
+{
+    served *s = ctx;
+    s->times++;
+    s->err = answer->result.err;
+    s->code = answer->result.code;
+    s->extra_len = answer->extra.len;
+}
+
+static void check_served(town *t, pmi_op op, const char *hex, const char *route,
+                         pm_err code)
+{
+    pmi_rpc_send_opts send = {.op = op,
+                              .server_id = "c-1",
+                              .method = pm_text(route),
+                              .body = pm_body_text("1")};
+    served got = {0};
+    size_t len;
+    uint8_t *bytes = test_unhex(hex, &len);
+    send.extra = pm_bytes(bytes, len);
+    assert_ok(pmi_rpc_send(pmi_app_rpc(t->chat), &send, served_cb, &got, NULL));
+    town_run(t, 10);
+    free(bytes);
+    assert_int_equal(got.times, 1);
+    assert_err(got.err, code ? PM_EREMOTE : PM_OK);
+    assert_err((pm_err)got.code, code);
+}
+
+static void test_hostile_calls(void **state)
+{
+    town t = {0};
+    person *alice;
+    (void)state;
+    town_open(&t);
+    alice = town_enter(&t, t.c1, "alice");
+    check_served(&t, PMI_OP_PUSH, "", "r", PM_EFRAME);
+    check_served(&t, PMI_OP_PUSH, "00", "r", PM_EFRAME);
+    check_served(&t, PMI_OP_PUSH, "03 05 616c696365", "r", PM_EFRAME);
+    /* A list is looked through before anybody gets anything. */
+    check_served(&t, PMI_OP_PUSH, "02 05 616c696365 05 616c6963", "r",
+                 PM_EFRAME);
+    check_served(&t, PMI_OP_PUSH, "02 05 616c696365 00", "r", PM_EFRAME);
+    check_served(&t, PMI_OP_PUSH, "02 05 616c696365 02 6100", "r", PM_EFRAME);
+    check_served(&t, PMI_OP_PUSH, "02 05 616c696365 ff", "r", PM_EFRAME);
+    check_served(&t, PMI_OP_PUSH, "01", "r", PM_EFRAME);
+    check_served(&t, PMI_OP_PUSH, "01 00000000000001", "r", PM_EFRAME);
+    check_served(&t, PMI_OP_PUSH, "01 0000000000000001 00", "r", PM_EFRAME);
+    check_served(&t, PMI_OP_PUSH, "01 ffffffffffffffff", "r", PM_ENOTFOUND);
+    check_served(&t, PMI_OP_PUSH, "02 05 616c696365", "", PM_EINVAL);
+    check_served(&t, PMI_OP_BROADCAST, "", "r", PM_EFRAME);
+    check_served(&t, PMI_OP_BROADCAST, "0100", "r", PM_EFRAME);
+    check_served(&t, PMI_OP_BROADCAST, "00", "", PM_EINVAL);
+    assert_int_equal(alice->pushes, 0);
+    check_served(&t, PMI_OP_PUSH, "02", "r", PM_OK);
+    check_served(&t, PMI_OP_PUSH, "02 05 616c696365", "r", PM_OK);
+    check_served(&t, PMI_OP_PUSH, "01 0000000000000001", "r", PM_OK);
+    check_served(&t, PMI_OP_BROADCAST, "00", "r", PM_OK);
+    assert_int_equal(alice->pushes, 3);
+    town_close(&t);
+}
+
+/* ---- Ends -------------------------------------------------------------- */
+
+static const pm_receiver both[] = {{"alice", "c-1"}, {"carol", "c-2"}};
+
+static void test_free_completes(void **state)
+{
+    town t = {0};
+    receipt far = {0}, here = {0}, told_again = {0};
+    (void)state;
+    town_open(&t);
+    far.push_here = here.push_here = t.c1;
+    assert_ok(
+        pm_push_uids(t.c1, "r", pm_body_text("1"), &both[1], 1, told_cb, &far));
+    assert_ok(pm_push_uids(t.c1, "r", pm_body_text("1"), &both[0], 1, told_cb,
+                           &here));
+    assert_ok(pm_push_uids(t.c1, "r", pm_body_text("1"), both, 2, told_cb,
+                           &told_again));
+    pm_app_free(t.c1);
+    t.c1 = NULL;
+    assert_told(&far, PM_ECLOSED, "carol@c-2 ");
+    assert_err(far.pushed, PM_ECLOSED);
+    assert_int_equal(here.times, 1);
+    assert_err(here.err, PM_ECLOSED);
+    assert_err(here.pushed, PM_ECLOSED);
+    assert_int_equal(told_again.times, 1);
+    town_run(&t, 10);
+    assert_int_equal(far.times + here.times + told_again.times, 3);
+    town_close(&t);
+}
+
+static void test_free_from_its_callback(void **state)
+{
+    town t = {0};
+    receipt far = {0}, second = {0};
+    (void)state;
+    town_open(&t);
+    far.free_this = t.chat;
+    assert_ok(
+        pm_push_uids(t.chat, "r", pm_body_text("1"), both, 2, told_cb, &far));
+    assert_ok(pm_push_uids(t.chat, "r", pm_body_text("1"), both, 2, told_cb,
+                           &second));
+    t.chat = NULL;
+    town_run(&t, 10);
+    assert_told(&far, PM_OK, "alice@c-1 carol@c-2 ");
+    assert_int_equal(second.times, 1);
+    town_close(&t);
+}
+
+/* ---- Without memory ---------------------------------------------------- */
+
+typedef struct hungry {
+    town t;
+    receipt told[4];
+    bool accepted[4];
+} hungry;
+
+static bool hungry_asked(pm_err err)
+{
+    if (err != PM_OK && err != PM_ENOMEM)
+        fail_msg("%s", pm_err_name(err));
+    return err == PM_OK;
+}
+
+static void hungry_push(hungry *h)
+{
+    town *t = &h->t;
+    pm_body body = pm_body_text("{\"i\":1}");
+    pm_channel *room = pm_channel_get(t->chat, "room", true);
+    h->accepted[0] =
+        hungry_asked(pm_channel_push(room, "r", body, told_cb, &h->told[0]));
+    h->accepted[1] = hungry_asked(
+        pm_push_uids(t->c1, "r", body, both, 2, told_cb, &h->told[1]));
+    h->accepted[2] = hungry_asked(pm_broadcast(t->chat, "connector", "r", body,
+                                               false, told_cb, &h->told[2]));
+    town_run(t, 1);
+    h->accepted[3] =
+        hungry_asked(pm_channel_push(room, "r", body, told_cb, &h->told[3]));
+    town_run(t, 6000); /* over every deadline */
+}
+
+static void hungry_check(hungry *h, bool hit)
+{
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(h->told[i].times, h->accepted[i] ? 1 : 0);
+        if (!hit) {
+            assert_true(h->accepted[i]);
+            assert_ok(h->told[i].err);
+        }
+    }
+    if (!hit) {
+        assert_string_equal(h->told[0].missed, "gone@c-1 ");
+        assert_int_equal(h->t.people[0].pushes, 4);
+        assert_int_equal(h->t.people[1].pushes, 4);
+    }
+}
+
+/* Each allocation of the pushes fails once, then all from there on. */
+static bool hungry_round(size_t k, bool after)
+{
+    hungry h = {0};
+    pm_channel *room;
+    receipt told = {0};
+    bool hit;
+    town_open(&h.t);
+    town_enter(&h.t, h.t.c1, "alice");
+    town_enter(&h.t, h.t.c2, "carol");
+    room = pm_channel_get(h.t.chat, "room", true);
+    assert_ok(pm_channel_add(room, "alice", "c-1"));
+    assert_ok(pm_channel_add(room, "carol", "c-2"));
+    assert_ok(pm_channel_add(room, "gone", "c-1"));
+    h.t.heap.calls = 0;
+    h.t.heap.fail_after = after;
+    h.t.heap.fail_at = k;
+    hungry_push(&h);
+    h.t.heap.fail_at = 0;
+    hit = h.t.heap.failed > 0;
+    hungry_check(&h, hit);
+    /* And with memory again, all is as it was. */
+    town_run(&h.t, 5000);
+    assert_ok(pm_channel_push(room, "r", pm_body_text("1"), told_cb, &told));
+    town_run(&h.t, 10);
+    assert_int_equal(told.times, 1);
+    assert_ok(told.err);
+    town_close(&h.t);
+    return hit;
+}
+
+static void test_without_memory(void **state)
+{
+    size_t k = 1;
+    (void)state;
+    while (hungry_round(k, false))
+        k++;
+    assert_true(k > 10);
+    for (k = 1; hungry_round(k, true);)
+        k++;
+}
+
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(test_to_a_channel),
+    cmocka_unit_test(test_after_a_change),
+    cmocka_unit_test(test_here),
+    cmocka_unit_test(test_to_nobody),
+    cmocka_unit_test(test_to_uids),
+    cmocka_unit_test(test_unreachable),
+    cmocka_unit_test(test_closing_session_is_missed),
+    cmocka_unit_test(test_broadcast),
+    cmocka_unit_test(test_broadcast_to_the_dead),
+    cmocka_unit_test(test_by_session),
+    cmocka_unit_test(test_price_of_many_members),
+    cmocka_unit_test(test_price_of_many_sessions),
+    cmocka_unit_test(test_long_lists_are_split),
+    cmocka_unit_test(test_arguments),
+    cmocka_unit_test(test_hostile_calls),
+    cmocka_unit_test(test_free_completes),
+    cmocka_unit_test(test_free_from_its_callback),
+    cmocka_unit_test(test_without_memory),
+};
+TEST_MAIN(tests)
