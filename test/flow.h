@@ -120,6 +120,7 @@ static inline pm_err flow_client(flow *f)
     opts.transport = PM_TRANSPORT_MEMORY;
     opts.host = "127.0.0.1";
     opts.port = 3050;
+    opts.request_ms = 60000; /* longer than the servers' own deadlines */
     opts.events.connected = flow_connected;
     opts.events.pushed = flow_pushed;
     opts.events.kicked = flow_kicked;
