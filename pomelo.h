@@ -1132,6 +1132,57 @@ PM_API void pm_text_free(char *text);
  * cJSON_Delete. PM_EJSON, PM_EDEPTH, PM_ENUL, PM_ENOMEM */
 PM_API pm_err pm_json_tree(pm_slice text, struct cJSON **out);
 
+/* ---- Typed bodies: nanopb ------------------------------------------------
+ * Only for those who include pb_decode.h or pb_encode.h in front of this
+ * header: it is their nanopb that is used. `fields` is what PB_BIND or nanopb's
+ * generator makes, `message` the struct that belongs to it. */
+#ifdef PB_DECODE_H_INCLUDED
+/* Any body's bytes, whatever its kind. PM_EPROTOBUF */
+static inline pm_err pm_body_decode(pm_body body, const pb_msgdesc_t *fields,
+                                    void *message)
+{
+    pb_istream_t in = pb_istream_from_buffer((const pb_byte_t *)body.data.data,
+                                             body.data.len);
+    return pb_decode(&in, fields, message) ? PM_OK : PM_EPROTOBUF;
+}
+/* Inside the handler, or later after pm_request_keep. PM_EPROTOBUF */
+static inline pm_err pm_request_decode(const pm_request *req,
+                                       const pb_msgdesc_t *fields,
+                                       void *message)
+{
+    return pm_body_decode(pm_request_body(req), fields, message);
+}
+#endif
+#ifdef PB_ENCODE_H_INCLUDED
+/* The body lies in `room`; nanopb's NAME_size bytes are always enough.
+ * PM_EPROTOBUF: it is not, or a field can not be written. */
+static inline pm_err pm_body_encode(const pb_msgdesc_t *fields,
+                                    const void *message, void *room,
+                                    size_t room_bytes, pm_body *out)
+{
+    pb_ostream_t stream = pb_ostream_from_buffer((pb_byte_t *)room, room_bytes);
+    if (!pb_encode(&stream, fields, message))
+        return PM_EPROTOBUF;
+    *out = pm_body_bytes(room, stream.bytes_written);
+    return PM_OK;
+}
+/* Ends the request, as pm_reply_bytes does, whatever is returned; `room` as
+ * above, borrowed until this call returns. PM_EPROTOBUF: the client gets
+ * {"code":500}. */
+static inline pm_err pm_reply_encode(pm_request *req,
+                                     const pb_msgdesc_t *fields,
+                                     const void *message, void *room,
+                                     size_t room_bytes)
+{
+    pm_body body = pm_body_none();
+    pm_err err = pm_body_encode(fields, message, room, room_bytes, &body);
+    if (err == PM_OK)
+        return pm_reply_body(req, body);
+    pm_request_fail(req, err, "the answer does not fit its message", NULL);
+    return err;
+}
+#endif
+
 #ifdef __cplusplus
 }
 #endif
