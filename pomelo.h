@@ -717,6 +717,26 @@ typedef bool (*pm_session_cb)(pm_session *session, void *ctx);
 PM_API size_t pm_session_each(pm_app *app, const char *uid, pm_session_cb each,
                               void *ctx);
 
+/* From any server, by a call. frontend_id NULL: every frontend of the table is
+ * asked. The views are borrowed until the callback returns; pm_session_ref
+ * keeps one. By callback: PM_ENOTFOUND nobody has it, or why a frontend could
+ * not be asked. PM_EINVAL, PM_ENOSERVER no frontend in the table, PM_ENOMEM,
+ * PM_ECLOSED: cb never runs. */
+typedef void (*pm_session_found_cb)(pm_err err, pm_session *const *sessions,
+                                    size_t count, void *ctx);
+PM_API pm_err pm_session_fetch(pm_app *app, const char *frontend_id,
+                               uint64_t sid, pm_session_found_cb cb, void *ctx);
+PM_API pm_err pm_session_fetch_uid(pm_app *app, const char *frontend_id,
+                                   const char *uid, pm_session_found_cb cb,
+                                   void *ctx);
+/* Kicks from any server; reason as for pm_session_kick; cb may be NULL. */
+PM_API pm_err pm_session_kick_sid(pm_app *app, const char *frontend_id,
+                                  uint64_t sid, const char *reason,
+                                  pm_done_cb cb, void *ctx);
+PM_API pm_err pm_session_kick_uid(pm_app *app, const char *frontend_id,
+                                  const char *uid, const char *reason,
+                                  pm_done_cb cb, void *ctx);
+
 /* ==== Channels ==============================================================
  * Named groups of players (uid and the frontend that holds them), local to
  * this server. A push costs one call per frontend, whatever the number of
@@ -727,8 +747,9 @@ typedef struct pm_receiver {
 } pm_receiver;
 
 /* A push is on its way to every frontend. `missed`: receivers without a
- * session, borrowed until the callback returns. err: PM_OK, or why no frontend
- * could be reached. */
+ * session, and all those of frontends that could not be reached; borrowed until
+ * the callback returns. err: PM_OK, or why no frontend could be reached;
+ * PM_ENOMEM: no memory for the list of the missed. */
 typedef void (*pm_push_cb)(pm_err err, const pm_receiver *missed,
                            size_t missed_count, void *ctx);
 
@@ -747,17 +768,19 @@ PM_API pm_err pm_channel_add(pm_channel *channel, const char *uid,
 PM_API pm_err pm_channel_leave(pm_channel *channel, const char *uid,
                                const char *frontend_id);
 PM_API bool pm_channel_has(const pm_channel *channel, const char *uid);
-/* In order of joining. each returns false to stop; members may leave meanwhile.
- */
+/* In order of joining. each returns false to stop. Members may leave meanwhile
+ * (they are not visited any more) and join (nor are they), the channel may be
+ * destroyed. */
 typedef bool (*pm_member_cb)(const pm_receiver *member, void *ctx);
 PM_API size_t pm_channel_each(pm_channel *channel, pm_member_cb each,
                               void *ctx);
 /* To every member. route: 1..255 bytes. route and body are borrowed until this
  * call returns. cb may be NULL; runs once, on a later turn. PM_EINVAL (route;
- * body NONE), PM_ESIZE, PM_ENOMEM: cb never runs. */
+ * body NONE), PM_ESIZE, PM_ENOMEM, PM_ECLOSED the app is being freed: cb never
+ * runs. Without cb also why no frontend took it: PM_ELIMIT. */
 PM_API pm_err pm_channel_push(pm_channel *channel, const char *route,
                               pm_body body, pm_push_cb cb, void *ctx);
-/* Pomelo's pushMessageByUids. */
+/* Pomelo's pushMessageByUids. Who is named twice gets it twice. */
 PM_API pm_err pm_push_uids(pm_app *app, const char *route, pm_body body,
                            const pm_receiver *receivers, size_t count,
                            pm_push_cb cb, void *ctx);

@@ -37,6 +37,16 @@ static void home_close(home *h)
 
 #define SEEN_MAX 4096
 
+typedef enum deed {
+    DO_NOTHING,
+    STOP,
+    LEAVE,
+    LEAVE_ALL,
+    JOIN,
+    DESTROY,
+    FREE_APP
+} deed;
+
 /* "alice@c-1 bob@c-2 ", and what to do when somebody is seen. */
 typedef struct look {
     char seen[SEEN_MAX];
@@ -44,7 +54,7 @@ typedef struct look {
     pm_channel *channel;
     pm_app *app;
     const char *at; /* when this uid is seen: do it */
-    enum { DO_NOTHING, STOP, LEAVE, LEAVE_ALL, JOIN, DESTROY, FREE_APP } act;
+    deed act;
     const char *whom[4]; /* LEAVE, JOIN: uids on c-1 */
 } look;
 
@@ -165,7 +175,7 @@ static void test_names_are_bounded(void **state)
 
 /* ---- While one looks --------------------------------------------------- */
 
-static void check_look(int act, const char *at, const char *whom,
+static void check_look(deed act, const char *at, const char *whom,
                        const char *seen, const char *left)
 {
     home h = {0};
@@ -222,7 +232,7 @@ static bool look_within(const pm_receiver *member, void *ctx)
     return strlen(member->uid) == 1; /* still readable */
 }
 
-static void check_nested(int act, size_t outer, const char *inner)
+static void check_nested(deed act, size_t outer, const char *inner)
 {
     home h = {0};
     nested n = {.inner = {.at = "c"}};

@@ -44,6 +44,7 @@ typedef struct town {
     pm_session *last; /* that was opened */
     person people[PEOPLE_MAX];
     size_t count;
+    uint32_t peer_queue_bytes; /* 0: the default */
 } town;
 
 /* ---- People ------------------------------------------------------------ */
@@ -150,6 +151,7 @@ static pm_app *town_app(town *t, const char *id)
     opts.servers = town_servers;
     opts.servers_count = PMI_COUNT(town_servers);
     opts.server_id = id;
+    opts.limits.peer_queue_bytes = t->peer_queue_bytes;
     assert_ok(pm_app_new(&app, &opts));
     events.session_opened = town_opened;
     assert_ok(pm_app_listen(app, &events, t));
@@ -673,6 +675,60 @@ static void test_arguments(void **state)
     town_close(&t);
 }
 
+/* A body that fits a client and a call, but no call with this list: nobody gets
+ * it, this server's own sessions neither. */
+static void test_too_large_with_its_list(void **state)
+{
+    enum { BODY = 16 * BIG - 64 * 1024 };
+    town t = {0};
+    receipt told = {0};
+    char *body = calloc(1, BODY), uid[256];
+    pm_channel *room;
+    (void)state;
+    assert_non_null(body);
+    town_open(&t);
+    town_enter(&t, t.c1, "alice");
+    room = pm_channel_get(t.c1, "room", true);
+    assert_ok(pm_channel_add(room, "alice", "c-1"));
+    memset(uid, 'u', 255);
+    uid[255] = 0;
+    for (int i = 0; i < 4000; i++) {
+        snprintf(uid, 8, "%07d", i);
+        uid[7] = '-';
+        assert_ok(pm_channel_add(room, uid, "c-2"));
+    }
+    assert_err(
+        pm_channel_push(room, "r", pm_body_bytes(body, BODY), told_cb, &told),
+        PM_ESIZE);
+    town_run(&t, 10);
+    assert_int_equal(told.times, 0);
+    assert_int_equal(pushes_of(t.c1)->encoded, 0);
+    free(body);
+    town_close(&t);
+}
+
+/* A frontend that takes no more. */
+static void test_full_link(void **state)
+{
+    town t = {.peer_queue_bytes = 8192};
+    receipt told = {0};
+    char body[10000] = {0};
+    pm_channel *room;
+    (void)state;
+    town_open(&t);
+    room = pm_channel_get(t.chat, "room", true);
+    assert_ok(pm_channel_add(room, "alice", "c-1"));
+    assert_ok(pm_channel_push(room, "r", pm_body_bytes(body, sizeof body),
+                              told_cb, &told));
+    assert_err(pm_channel_push(room, "r", pm_body_bytes(body, sizeof body),
+                               NULL, NULL),
+               PM_ELIMIT);
+    assert_int_equal(told.times, 0);
+    town_run(&t, 10);
+    assert_told(&told, PM_ELIMIT, "alice@c-1 ");
+    town_close(&t);
+}
+
 /* What a peer may send that is no list of receivers. */
 typedef struct served {
     int times;
@@ -831,6 +887,10 @@ static void hungry_check(hungry *h, bool hit)
             assert_ok(h->told[i].err);
         }
     }
+    /* Who says that it worked names everybody who was missed. */
+    for (int i = 0; i < 4; i += 3)
+        if (h->accepted[i] && h->told[i].err == PM_OK)
+            assert_non_null(strstr(h->told[i].missed, "gone@c-1 "));
     if (!hit) {
         assert_string_equal(h->told[0].missed, "gone@c-1 ");
         assert_int_equal(h->t.people[0].pushes, 4);
@@ -880,6 +940,38 @@ static void test_without_memory(void **state)
         k++;
 }
 
+/* To one frontend: what fails inside the call is the call's own answer. */
+static bool hungry_call(size_t k)
+{
+    town t = {0};
+    receipt told = {0};
+    pm_channel *room;
+    bool hit;
+    pm_err err;
+    town_open(&t);
+    room = pm_channel_get(t.chat, "room", true);
+    assert_ok(pm_channel_add(room, "gone", "c-1"));
+    t.heap.calls = 0;
+    t.heap.fail_at = k;
+    err = pm_channel_push(room, "r", pm_body_text("1"), told_cb, &told);
+    t.heap.fail_at = 0;
+    hit = t.heap.failed > 0;
+    assert_err(err, hit ? PM_ENOMEM : PM_OK);
+    town_run(&t, 100);
+    assert_int_equal(told.times, hit ? 0 : 1);
+    town_close(&t);
+    return hit;
+}
+
+static void test_call_without_memory(void **state)
+{
+    size_t k = 1;
+    (void)state;
+    while (hungry_call(k))
+        k++;
+    assert_true(k > 4);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_to_a_channel),
     cmocka_unit_test(test_after_a_change),
@@ -895,9 +987,12 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_price_of_many_sessions),
     cmocka_unit_test(test_long_lists_are_split),
     cmocka_unit_test(test_arguments),
+    cmocka_unit_test(test_too_large_with_its_list),
+    cmocka_unit_test(test_full_link),
     cmocka_unit_test(test_hostile_calls),
     cmocka_unit_test(test_free_completes),
     cmocka_unit_test(test_free_from_its_callback),
     cmocka_unit_test(test_without_memory),
+    cmocka_unit_test(test_call_without_memory),
 };
 TEST_MAIN(tests)
