@@ -74,6 +74,7 @@ SRCS := \
 	pomelo_rpc.c \
 	pomelo_remote.c \
 	pomelo_session.c \
+	pomelo_session_far.c \
 	pomelo_request.c \
 	pomelo_filter.c \
 	pomelo_serial.c \

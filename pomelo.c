@@ -11,8 +11,6 @@
 #include "pomelo_connector_internal.h"
 #include "pomelo_remote_internal.h"
 
-#define APP_DRAIN_POLL_MS 20
-
 typedef struct app_listener {
     pm_app_events events;
     void *ctx;
@@ -62,6 +60,7 @@ struct pm_app {
     pm_app_stopped_cb stopped;
     void *stopped_ctx;
     pm_err stop_result;
+    bool starting, finishing;
     pmi_timer drain;
     pmi_task stop_task, grave;
 };
@@ -274,7 +273,7 @@ static pm_err app_make_modules(pm_app *app, const pm_app_opts *opts)
     if (err == PM_OK)
         err = pmi_connector_new(app, &app->connector);
     if (err == PM_OK)
-        pmi_sessions_serve(app->sessions);
+        pmi_sessions_serve(app);
     return err;
 }
 
@@ -397,6 +396,8 @@ static pm_err app_start_components(pm_app *app)
     for (size_t i = 0; i < app->components_count; i++) {
         app_component *one = &app->components[i];
         pm_err err = one->part.start ? one->part.start(app, one->ctx) : PM_OK;
+        if (app->state == PMI_APP_FREED)
+            return PM_ECLOSED; /* by that very component */
         if (err) {
             PMI_LOG(&app->env, PM_LOG_ERROR, "app",
                     "component %s does not start: %s", one->name,
@@ -415,8 +416,8 @@ static pm_err app_after_start(pm_app *app)
         pm_err err = one->part.after_start
                          ? one->part.after_start(app, one->ctx)
                          : PM_OK;
-        if (err)
-            return err;
+        if (err || app->state != PMI_APP_RUNNING)
+            return err; /* freed or stopped: the others do not begin */
     }
     return PM_OK;
 }
@@ -446,25 +447,42 @@ static void app_close(pm_app *app)
     app_stop_components(app);
 }
 
+static void app_stopped(pmi_task *task);
+
+/* Nothing stays open. A component may have begun to stop the app meanwhile:
+ * whoever waits for that is told on a later turn. */
+static void app_fail_start(pm_app *app)
+{
+    app->finishing = true;
+    app_close(app);
+    if (app->state == PMI_APP_FREED)
+        return;
+    if (app->state == PMI_APP_STOPPING) {
+        app->stop_result = PM_ECLOSED;
+        pmi_loop_defer(app->loop, &app->stop_task, app_stopped);
+    }
+    app->state = PMI_APP_NEW;
+}
+
 static pm_err app_start(pm_app *app)
 {
-    pm_err err = pmi_handlers_start(app->handlers);
+    /* Components first: they may register handlers. */
+    pm_err err = app_start_components(app);
     if (err == PM_OK)
-        err = app_start_components(app);
-    if (err == PM_OK && app->state == PMI_APP_NEW)
+        err = pmi_handlers_start(app->handlers);
+    if (err == PM_OK)
         err = pmi_rpc_start(app->rpc);
-    if (err == PM_OK && app->state == PMI_APP_NEW)
+    if (err == PM_OK)
         err = pmi_connector_start(app->connector);
-    if (err == PM_OK && app->state == PMI_APP_NEW) {
+    if (err == PM_OK) {
         app->state = PMI_APP_RUNNING;
         err = app_after_start(app);
     }
     if (app->state == PMI_APP_FREED)
         return PM_ECLOSED;
     if (err) {
-        app_close(app);
-        app->state = PMI_APP_NEW;
-        return err;
+        app_fail_start(app);
+        return app->state == PMI_APP_FREED ? PM_ECLOSED : err;
     }
     PMI_LOG(&app->env, PM_LOG_INFO, "app", "%s runs", app->self->pub.id);
     return PM_OK;
@@ -474,10 +492,12 @@ pm_err pm_app_start(pm_app *app)
 {
     pm_loop *loop = app->loop;
     pm_err err;
-    if (app->state != PMI_APP_NEW)
+    if (app->state != PMI_APP_NEW || app->starting)
         return PM_ESTATE;
     pmi_loop_enter(loop); /* a component may free the app */
+    app->starting = true;
     err = app_start(app);
+    app->starting = false;
     pmi_loop_leave(loop);
     return err;
 }
@@ -493,12 +513,13 @@ static void app_tell_stopped(pm_app *app, pm_err err)
 static void app_stopped(pmi_task *task)
 {
     pm_app *app = PMI_OUTER(task, pm_app, stop_task);
-    app_close(app);
-    if (app->state != PMI_APP_STOPPING)
-        return; /* freed by what it closed */
-    app->state = PMI_APP_STOPPED;
-    PMI_LOG(&app->env, PM_LOG_INFO, "app", "%s has stopped: %s",
-            app->self->pub.id, pm_strerror(app->stop_result));
+    if (app->state == PMI_APP_STOPPING)
+        app_close(app);
+    if (app->state == PMI_APP_STOPPING) { /* not freed by what it closed */
+        app->state = PMI_APP_STOPPED;
+        PMI_LOG(&app->env, PM_LOG_INFO, "app", "%s has stopped: %s",
+                app->self->pub.id, pm_strerror(app->stop_result));
+    }
     app_tell_stopped(app, app->stop_result);
 }
 
@@ -511,8 +532,9 @@ static bool app_is_idle(const pm_app *app)
  * so that the words leave first. */
 static void app_finish_stop(pm_app *app, pm_err result)
 {
-    if (pmi_task_waits(&app->stop_task))
+    if (app->finishing)
         return;
+    app->finishing = true;
     app->stop_result = result;
     pmi_timer_clear(&app->drain);
     pmi_connector_kick_all(app->connector, "server stop");
@@ -536,6 +558,7 @@ pm_err pm_app_stop(pm_app *app, uint32_t drain_ms, pm_app_stopped_cb cb,
     if (app->state != PMI_APP_RUNNING)
         return PM_ESTATE;
     app->state = PMI_APP_STOPPING;
+    app->finishing = false;
     app->stopped = cb;
     app->stopped_ctx = ctx;
     pmi_connector_drain(app->connector);
@@ -557,9 +580,10 @@ void pm_app_free(pm_app *app)
     pmi_task_cancel(&app->stop_task);
     app_clear_timers(app);
     app_close(app);
-    pmi_sessions_close(app->sessions);
     pmi_channels_close(app->channels);
+    pmi_sessions_close(app->sessions);
     app_tell_stopped(app, PM_ECLOSED);
+    pmi_filters_close(app->filters);
     pmi_loop_bury(loop, &app->grave, app_release);
     pmi_loop_leave(loop);
 }

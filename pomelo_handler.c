@@ -515,8 +515,7 @@ static pm_err handler_serve_one(pm_app *app, pm_call *call)
         return PM_EFRAME;
     if (version.len && !pmi_slice_eq(version, pm_text(handlers->proto_version)))
         return PM_EPROTOBUF;
-    err = pmi_session_import(pmi_app_sessions(app),
-                             pmi_cursor_bytes(&in, pmi_cursor_left(&in)),
+    err = pmi_session_import(app, pmi_cursor_bytes(&in, pmi_cursor_left(&in)),
                              &session);
     if (err)
         return err;

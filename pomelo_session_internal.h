@@ -10,6 +10,9 @@
 
 typedef struct pmi_sessions pmi_sessions;
 
+#define PMI_UID_MAX 255
+#define PMI_SETTINGS_MAX (16 * 1024)
+
 /* The first byte of a PMI_OP_PUSH's `extra` says how receivers are named. */
 enum {
     PMI_PUSH_BY_SID = 1, /* one session id, 8 bytes */
@@ -53,7 +56,7 @@ pm_err pmi_sessions_new(pm_app *app, pmi_sessions **out);
 void pmi_sessions_close(pmi_sessions *sessions);
 void pmi_sessions_free(pmi_sessions *sessions);
 /* Registers what it serves (PMI_OP_SESSION). */
-void pmi_sessions_serve(pmi_sessions *sessions);
+void pmi_sessions_serve(pm_app *app);
 
 /* A frontend's session with one reference, in the table. PM_ENOMEM */
 pm_err pmi_session_open(pmi_sessions *sessions, const pmi_session_ops *ops,
@@ -69,11 +72,31 @@ size_t pmi_sessions_bound(const pmi_sessions *sessions);
  * id, uid, settings. And back: a view with one reference. PM_EFRAME, PM_ENOMEM
  */
 void pmi_session_export(const pm_session *session, pmi_buf *out);
-pm_err pmi_session_import(pmi_sessions *sessions, pm_slice in,
-                          pm_session **out);
+pm_err pmi_session_import(pm_app *app, pm_slice in, pm_session **out);
 /* Sessions of a uid on this frontend; walk with pmi_session_next_same_uid until
  * NULL. */
 pm_session *pmi_session_first_of(pmi_sessions *sessions, pm_slice uid);
 pm_session *pmi_session_next_of(pm_session *session, pm_session *first);
+
+/* ---- Between pomelo_session.c and pomelo_session_far.c ----------------- */
+/* A callback that is due on a later turn. */
+typedef struct pmi_session_done {
+    pmi_task task;
+    pmi_link link;
+    pmi_sessions *sessions;
+    pm_done_cb cb;
+    void *ctx;
+    pm_err err;
+} pmi_session_done;
+pm_err pmi_session_promise(pmi_sessions *sessions, pm_done_cb cb, void *ctx,
+                           pmi_session_done **out);
+void pmi_session_tell(pmi_session_done *done, pm_err err);
+/* An object that is in no table yet. NULL: no memory. */
+pm_session *pmi_session_new(pmi_sessions *sessions);
+void pmi_session_release(pm_session *session);
+pm_err pmi_session_bind_here(pm_session *session, const char *uid);
+pm_err pmi_session_unbind_here(pm_session *session, const char *uid);
+/* All members of `settings`: merges name by name, never deletes. */
+pm_err pmi_session_merge(pm_session *session, const struct cJSON *settings);
 
 #endif
