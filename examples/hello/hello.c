@@ -27,12 +27,8 @@ static void hello_entry(pm_request *req, void *ctx)
 static pm_err hello_page_start(pm_app *app, void *ctx)
 {
     hello *self = ctx;
-    pm_err err =
-        page_start(&self->page, pm_app_loop(app), self->host, self->web_port);
-    if (err)
-        fprintf(stderr, "hello: web port %u: %s\n", (unsigned)self->web_port,
-                pm_strerror(err));
-    return err;
+    return page_start(&self->page, pm_app_loop(app), self->host,
+                      self->web_port);
 }
 
 static void hello_page_stop(pm_app *app, void *ctx)
@@ -51,12 +47,6 @@ static pm_err hello_configure(pm_app *app, void *ctx)
     return err ? err : pm_app_component(app, &part, ctx);
 }
 
-static bool hello_is_here(const char *host)
-{
-    return !strcmp(host, "127.0.0.1") || !strcmp(host, "0.0.0.0") ||
-           !strcmp(host, "::1") || !strcmp(host, "::");
-}
-
 /* The page looks at port 3010 unless its address says otherwise. */
 static void hello_started(pm_loop *loop, pm_app *const *apps, size_t count,
                           void *ctx)
@@ -66,7 +56,7 @@ static void hello_started(pm_loop *loop, pm_app *const *apps, size_t count,
     (void)loop;
     (void)count;
     printf("open http://%s:%u",
-           hello_is_here(self->host) ? "localhost" : self->host,
+           strcmp(self->host, "127.0.0.1") ? self->host : "localhost",
            (unsigned)page_port(&self->page));
     if (port != 3010)
         printf("/?port=%u", port);
@@ -89,13 +79,9 @@ static void hello_help(void)
 static bool hello_port(const char *text, uint16_t *out)
 {
     char *end;
-    long port = strtol(text, &end, 10);
-    if (end == text || *end || port < 0 || port > 65535) {
-        fprintf(stderr, "hello: \"%s\" is no port\n", text);
-        return false;
-    }
+    unsigned long port = strtoul(text, &end, 10);
     *out = (uint16_t)port;
-    return true;
+    return *text && !*end && port <= UINT16_MAX;
 }
 
 /* -1: go on; else the status to exit with. */
@@ -130,7 +116,10 @@ static int hello_options(hello *self, int argc, char **argv)
         default:
             good = false;
         }
-    return good && optind == argc ? -1 : 2;
+    if (good && optind == argc)
+        return -1;
+    fputs("hello: see --help\n", stderr);
+    return 2;
 }
 
 int main(int argc, char **argv)
