@@ -212,8 +212,8 @@ static pm_err remote_check(pm_app *app, const pm_rpc_opts *opts)
     return opts->args.data.len > REMOTE_ARGS_MAX ? PM_ESIZE : PM_OK;
 }
 
-pm_err pm_rpc_call(pm_app *app, const pm_rpc_opts *opts, pm_rpc_cb cb,
-                   void *ctx, uint64_t *call_id)
+static pm_err remote_send(pm_app *app, const pm_rpc_opts *opts, pm_rpc_cb cb,
+                          void *ctx, uint64_t *call_id)
 {
     pmi_rpc *rpc = pmi_app_rpc(app);
     pmi_rpc_send_opts send = {.op = PMI_OP_CALL};
@@ -241,6 +241,17 @@ pm_err pm_rpc_call(pm_app *app, const pm_rpc_opts *opts, pm_rpc_cb cb,
     return err;
 }
 
+pm_err pm_rpc_call(pm_app *app, const pm_rpc_opts *opts, pm_rpc_cb cb,
+                   void *ctx, uint64_t *call_id)
+{
+    pm_loop *loop = pm_app_loop(app);
+    pm_err err;
+    pmi_loop_enter(loop); /* a filter or a router may free the app */
+    err = remote_send(app, opts, cb, ctx, call_id);
+    pmi_loop_leave(loop);
+    return err;
+}
+
 pm_err pm_rpc_invoke(pm_app *app, const char *method, pm_param route,
                      pm_body args, pm_rpc_cb cb, void *ctx)
 {
@@ -261,7 +272,8 @@ typedef struct remote_all {
     bool starting; /* pm_rpc_all has not returned */
     struct remote_one {
         struct remote_all *all;
-        uint8_t *bytes; /* owned: body, detail, server id */
+        pmi_server *server; /* a reference, until it has been called */
+        uint8_t *bytes;     /* owned: body, detail, server id */
     } * ones;
     pm_rpc_result results[];
 } remote_all;
@@ -315,10 +327,12 @@ static void remote_all_one(const pm_rpc_result *result, void *ctx)
         remote_all_done(all);
 }
 
-static remote_all *remote_all_new(pm_app *app, size_t count, pm_rpc_all_cb cb,
-                                  void *ctx)
+/* The servers as they are now: a filter may change the table meanwhile. */
+static remote_all *remote_all_new(pm_app *app, const pmi_server_list *list,
+                                  pm_rpc_all_cb cb, void *ctx)
 {
     const pmi_env *env = pmi_loop_env(pm_app_loop(app));
+    size_t count = list ? list->count : 0;
     remote_all *all =
         pmi_zalloc(env, sizeof *all + count * sizeof(pm_rpc_result));
     if (!all)
@@ -332,8 +346,11 @@ static remote_all *remote_all_new(pm_app *app, size_t count, pm_rpc_all_cb cb,
         pmi_free(env, all);
         return NULL;
     }
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++) {
         all->ones[i].all = all;
+        all->ones[i].server = list->at[i];
+        pmi_server_ref(list->at[i]);
+    }
     return all;
 }
 
@@ -351,37 +368,55 @@ static void remote_all_nobody(const pmi_rpc_answer *answer, void *ctx)
     remote_all_done(ctx);
 }
 
-pm_err pm_rpc_all(pm_app *app, const char *method, pm_body args,
-                  pm_rpc_all_cb cb, void *ctx)
+static void remote_all_call(pm_app *app, remote_all *all, pm_rpc_opts *opts)
 {
-    pm_rpc_opts opts = pm_rpc_opts_default();
-    const pmi_server_list *list;
-    remote_all *all;
-    pm_err err;
-    opts.method = method;
-    opts.args = args;
-    err = cb ? remote_check(app, &opts) : PM_EINVAL;
-    if (err)
-        return err;
-    list = pmi_cluster_type(pmi_app_cluster(app),
-                            pm_bytes(method, remote_type_len(method)));
-    all = remote_all_new(app, list ? list->count : 0, cb, ctx);
-    if (!all)
-        return PM_ENOMEM;
     all->starting = true;
     all->open = all->count;
     for (size_t i = 0; i < all->count; i++) {
-        opts.server_id = list->at[i]->pub.id;
-        err = pm_rpc_call(app, &opts, remote_all_one, &all->ones[i], NULL);
+        struct remote_one *one = &all->ones[i];
+        pm_err err;
+        opts->server_id = one->server->pub.id;
+        err = remote_send(app, opts, remote_all_one, one, NULL);
         if (err)
             remote_all_failed(all, i, err);
+        pmi_server_unref(pmi_app_cluster(app), one->server);
     }
     all->starting = false;
+}
+
+static pm_err remote_all_start(pm_app *app, pm_rpc_opts *opts, pm_rpc_all_cb cb,
+                               void *ctx)
+{
+    const pmi_server_list *list =
+        pmi_cluster_type(pmi_app_cluster(app),
+                         pm_bytes(opts->method, remote_type_len(opts->method)));
+    remote_all *all = remote_all_new(app, list, cb, ctx);
+    pm_err err;
+    if (!all)
+        return PM_ENOMEM;
+    remote_all_call(app, all, opts);
     if (all->open)
         return PM_OK;
     /* Nobody to wait for: told on a later turn, like everything. */
     err = pmi_rpc_refuse(pmi_app_rpc(app), PM_OK, remote_all_nobody, all, NULL);
     if (err)
         remote_all_free(all);
+    return err;
+}
+
+pm_err pm_rpc_all(pm_app *app, const char *method, pm_body args,
+                  pm_rpc_all_cb cb, void *ctx)
+{
+    pm_loop *loop = pm_app_loop(app);
+    pm_rpc_opts opts = pm_rpc_opts_default();
+    pm_err err;
+    opts.method = method;
+    opts.args = args;
+    err = cb ? remote_check(app, &opts) : PM_EINVAL;
+    if (err)
+        return err;
+    pmi_loop_enter(loop); /* a filter may free the app */
+    err = remote_all_start(app, &opts, cb, ctx);
+    pmi_loop_leave(loop);
     return err;
 }
