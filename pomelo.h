@@ -811,7 +811,8 @@ typedef struct pm_param {
 } pm_param;
 
 /* One routing decision. End it exactly once, now or later: pm_route_to(choice,
- * id), or NULL when there is none. */
+ * id), or NULL when there is none. It stays until then, also when the caller's
+ * deadline has passed or the app is freed: its loop can not be freed before. */
 typedef struct pm_choice pm_choice;
 PM_API pm_param
 pm_choice_param(const pm_choice *choice); /* strings borrowed until it ends */
@@ -826,7 +827,9 @@ PM_API pm_err pm_app_route(pm_app *app, const char *server_type, pm_route_cb cb,
                            void *ctx);
 /* A built-in one by name: "def" (Pomelo's CRC of the uid), "rr", "wrr", "la"
  * (fewest in flight), "ch" (consistent hash), "rendezvous" (moves only what it
- * must). PM_EINVAL */
+ * must). def, ch and rendezvous go by the session's uid, the string or the
+ * integer's digits; none is "". rr, wrr and la pass over who is down.
+ * PM_EINVAL, PM_ENOMEM */
 PM_API pm_err pm_app_route_builtin(pm_app *app, const char *server_type,
                                    const char *name);
 /* Pomelo's dispatcher: the index for a uid among n servers. n > 0. */
@@ -961,8 +964,9 @@ PM_API pm_err pm_config_parse(pm_config **out, const char *servers_json,
 PM_API const pm_server *
 pm_config_servers(const pm_config *config,
                   size_t *count); /* borrowed until freed */
-/* Text of a sibling file ("serverProtos.json", "dictionary.json" ...), NULL
- * when there is none. Borrowed until freed. */
+/* Text of a sibling file ("serverProtos.json", "dictionary.json" ...), found by
+ * the same rule and cut to the environment's part; NULL when there is none.
+ * Borrowed until freed. */
 PM_API const char *pm_config_file(const pm_config *config, const char *name);
 PM_API void pm_config_free(pm_config *config);
 
