@@ -517,6 +517,8 @@ static size_t client_data(pmi_conn *conn, uint8_t *data, size_t len, void *ctx)
 {
     pm_client *client = ctx;
     size_t used = 0, n;
+    /* A large package on a slow line is no silence. */
+    client->heard_us = pmi_loop_now_us(client->loop);
     while (used < len) {
         n = client_first(client, data + used, len - used);
         used += n;
