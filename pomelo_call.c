@@ -19,7 +19,7 @@ struct pm_call {
     pmi_peer *peer;   /* NULL: the link has gone, or the caller is ourselves */
     uint64_t id;      /* the caller's number */
     uint64_t self_id; /* of our own asking call; 0: it came by a link */
-    pmi_link in_peer; /* pmi_peer.calls, or pmi_asked.own */
+    pmi_link in_peer; /* pmi_peer.calls, pmi_asked.own or .lost */
     pmi_task task;    /* serves our own call on a later turn */
     uint64_t deadline_us;
     pm_body body;
@@ -39,6 +39,7 @@ void pmi_asked_init(pmi_asked *asked, pm_app *app)
     asked->app = app;
     asked->env = pmi_app_env(app);
     pmi_list_init(&asked->own);
+    pmi_list_init(&asked->lost);
 }
 
 void pmi_asked_fini(pmi_asked *asked)
@@ -197,9 +198,11 @@ static void call_gone(pm_call *call)
 void pmi_asked_lost(pmi_asked *asked, pmi_link *calls)
 {
     pmi_link *node;
-    (void)asked;
-    while ((node = pmi_list_take(calls)))
-        call_gone(PMI_OUTER(node, pm_call, in_peer));
+    while ((node = pmi_list_take(calls))) {
+        pm_call *call = PMI_OUTER(node, pm_call, in_peer);
+        pmi_list_add(&asked->lost, &call->in_peer);
+        call_gone(call);
+    }
 }
 
 void pmi_asked_cut(pmi_asked *asked, pmi_link *calls)
@@ -308,7 +311,7 @@ pm_err pm_call_keep(pm_call *call)
     size_t body = call->body.data.len, extra = call->extra.len;
     if (!call->valid)
         return PM_ECLOSED;
-    if (call->owned || body + extra == 0)
+    if (call->owned)
         return PM_OK;
     call->owned = pmi_alloc(pmi_loop_env(call->loop), body + extra);
     if (!call->owned)

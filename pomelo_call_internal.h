@@ -16,8 +16,9 @@ typedef struct pmi_asked {
     uint32_t serving; /* asked and not ended */
     uint32_t spares;
     pm_call *spare;
-    pmi_link own; /* calls that this server makes to itself */
-    pm_call *now; /* the one whose frame is being served just now */
+    pmi_link own;  /* calls that this server makes to itself */
+    pmi_link lost; /* calls whose link has gone, not ended yet */
+    pm_call *now;  /* the one whose frame is being served just now */
     void (*serve[PMI_OP_COUNT])(pm_app *app, pm_call *call);
     /* An answer to a call of our own. PM_ECLOSED: nobody waits for it. */
     pm_err (*answer_self)(pm_app *app, uint64_t id, const pmi_frame *frame);
@@ -30,7 +31,8 @@ void pmi_asked_frame(pmi_asked *asked, pmi_peer *peer, const pmi_frame *frame);
  * number; UINT64_MAX for a notify. Everything is copied. PM_ENOMEM */
 pm_err pmi_asked_self(pmi_asked *asked, const pmi_rpc_send_opts *opts,
                       uint64_t self_id);
-/* The link is gone: nobody will hear its calls' answers. */
+/* The link is gone: nobody will hear its calls' answers. They are ours until
+ * they are ended. */
 void pmi_asked_lost(pmi_asked *asked, pmi_link *calls);
 /* Likewise, and the app goes too: what is still held afterwards is cut off. */
 void pmi_asked_cut(pmi_asked *asked, pmi_link *calls);

@@ -21,7 +21,6 @@ struct pmi_connector {
     pmi_cidr *blocked; /* owned */
     size_t blocked_count;
     uint64_t closed[PM_CLOSE_COUNT];
-    bool draining;
 };
 
 /* The application's handshake callback has it until pm_handshake_done. */
@@ -263,6 +262,10 @@ static void connector_handshake(pmi_downlink *down, pm_slice body)
         pmi_handshake_parse(env, body, pmi_app_limits(down->app)->depth, &msg);
     if (err == PM_OK)
         err = connector_check(down, msg);
+    if (down->state == PMI_DOWNLINK_CLOSED) { /* by the application's check */
+        cJSON_Delete(msg);
+        return;
+    }
     if (err == PM_EHANDSHAKE && msg) {
         connector_refuse(down, "{\"code\":501}", PM_CLOSE_CHECK_CLIENT);
         cJSON_Delete(msg);
@@ -291,8 +294,8 @@ static void connector_heartbeat(pmi_downlink *down)
         opts->timeout_s > 0 ? opts->timeout_s : 2 * opts->heartbeat_s;
     if (opts->heartbeat_s <= 0)
         return;
-    if (pmi_downlink_package(down, PMI_PACKAGE_HEARTBEAT, NULL, 0,
-                             PMI_SEND_URGENT) == PM_OK)
+    pmi_downlink_package(down, PMI_PACKAGE_HEARTBEAT, NULL, 0, PMI_SEND_URGENT);
+    if (down->state == PMI_DOWNLINK_WORKING)
         connector_arm(down, (uint64_t)(timeout * 1e6));
 }
 
@@ -580,7 +583,9 @@ static void connector_accepted(pmi_listener *listener, pmi_conn *conn,
     pmi_connector *connector = ctx;
     pm_close_reason refused = connector_admit(connector, pmi_conn_peer(conn));
     pmi_downlink *down = NULL;
-    (void)listener;
+    /* The application was asked, and may have ended us. */
+    if (connector->listener != listener)
+        refused = PM_CLOSE_STOP;
     if (!refused) {
         down = pmi_zalloc(connector->env, sizeof *down);
         if (!down)
@@ -605,7 +610,6 @@ pm_err pmi_connector_start(pmi_connector *connector)
     const pm_server *self = pm_app_server(connector->app);
     const pm_limits *limits = pmi_app_limits(connector->app);
     pmi_listen_opts opts = {0};
-    connector->draining = false;
     if (!self->frontend)
         return PM_OK;
     opts.host = pmi_app_client_bind(connector->app);
@@ -628,7 +632,6 @@ uint16_t pmi_connector_port(const pmi_connector *connector)
 
 void pmi_connector_drain(pmi_connector *connector)
 {
-    connector->draining = true;
     pmi_listener_close(connector->listener);
     connector->listener = NULL;
 }
@@ -648,6 +651,7 @@ void pmi_connector_close(pmi_connector *connector)
     while (!pmi_list_empty(&connector->all)) {
         pmi_downlink *down =
             PMI_OUTER(connector->all.next, pmi_downlink, in_all);
+        pmi_downlink_flush(down);
         pmi_conn_flush(down->conn);
         connector_end(down, PM_CLOSE_STOP);
     }

@@ -72,13 +72,18 @@ void pmi_gatherer_fini(pmi_gatherer *gatherer)
 void pmi_downlink_flush(pmi_downlink *down)
 {
     pm_slice all;
+    pm_err err;
     pmi_list_remove(&down->in_gather);
     if (!down->gather || !down->gather->len)
         return;
     all = pmi_buf_slice(down->gather);
-    /* A full queue closes the client; its gathered bytes go with it. */
-    if (pmi_conn_send(down->conn, &all, 1, 0) == PM_ELIMIT)
-        pmi_conn_close(down->conn, PM_CLOSE_QUEUE, false, 1000);
+    /* What can not be queued closes the client: an answer that is lost without
+     * a sign would be worse. */
+    err = pmi_conn_send(down->conn, &all, 1, 0);
+    if (err)
+        pmi_conn_close(down->conn,
+                       err == PM_ELIMIT ? PM_CLOSE_QUEUE : PM_CLOSE_MEMORY,
+                       false, 1000);
     pmi_buf_fini(down->gather);
     pmi_buf_init(down->gather, pmi_app_env(down->app), down->gather->max);
 }

@@ -9,6 +9,7 @@
 typedef struct filter_entry {
     pm_filter filter;
     void *ctx;
+    void (*release)(void *ctx); /* of one of ours */
 } filter_entry;
 
 typedef struct filter_chain {
@@ -40,11 +41,28 @@ pm_err pmi_filters_new(pm_app *app, pmi_filters **out)
     return PM_OK;
 }
 
+static void filter_chain_close(filter_chain *chain)
+{
+    for (uint32_t i = 0; i < chain->count; i++) {
+        pm_filter filter = chain->at[i].filter;
+        memset(&chain->at[i].filter, 0, sizeof filter);
+        if (filter.free)
+            filter.free(chain->at[i].ctx);
+    }
+}
+
+void pmi_filters_close(pmi_filters *filters)
+{
+    filter_chain_close(&filters->local);
+    filter_chain_close(&filters->global);
+}
+
 static void filter_chain_fini(pmi_filters *filters, filter_chain *chain)
 {
+    filter_chain_close(chain);
     for (uint32_t i = 0; i < chain->count; i++)
-        if (chain->at[i].filter.free)
-            chain->at[i].filter.free(chain->at[i].ctx);
+        if (chain->at[i].release)
+            chain->at[i].release(chain->at[i].ctx);
     pmi_free(filters->env, chain->at);
 }
 
@@ -58,11 +76,13 @@ void pmi_filters_free(pmi_filters *filters)
 }
 
 static pm_err filter_add(pm_app *app, bool global, const pm_filter *filter,
-                         void *ctx)
+                         void *ctx, void (*release)(void *ctx))
 {
     pmi_filters *filters = pmi_app_filters(app);
     filter_chain *chain = global ? &filters->global : &filters->local;
     filter_entry *at;
+    if (!filter)
+        return PM_EINVAL;
     if (pmi_app_state_of(app) != PMI_APP_NEW)
         return PM_ESTATE;
     at =
@@ -72,6 +92,7 @@ static pm_err filter_add(pm_app *app, bool global, const pm_filter *filter,
     chain->at = at;
     at[chain->count].filter = *filter;
     at[chain->count].ctx = ctx;
+    at[chain->count].release = release;
     chain->count++;
     pmi_requests_watch(pmi_app_requests(app));
     return PM_OK;
@@ -79,12 +100,21 @@ static pm_err filter_add(pm_app *app, bool global, const pm_filter *filter,
 
 pm_err pm_app_filter(pm_app *app, const pm_filter *filter, void *ctx)
 {
-    return filter_add(app, false, filter, ctx);
+    return filter_add(app, false, filter, ctx, NULL);
 }
 
 pm_err pm_app_global_filter(pm_app *app, const pm_filter *filter, void *ctx)
 {
-    return filter_add(app, true, filter, ctx);
+    return filter_add(app, true, filter, ctx, NULL);
+}
+
+pm_err pmi_filter_add(pm_app *app, const pm_filter *filter, void *ctx,
+                      void (*release)(void *ctx))
+{
+    pm_err err = filter_add(app, false, filter, ctx, release);
+    if (err)
+        release(ctx);
+    return err;
 }
 
 void pm_app_error_handler(pm_app *app, pm_error_cb cb, void *ctx)
@@ -157,7 +187,7 @@ pm_err pm_filter_set(pm_request *req, pm_err err, const struct cJSON *body)
     uint32_t depth;
     pmi_buf text;
     pm_err printed;
-    if (!req->app || req->stage <= PMI_STAGE_HANDLER)
+    if (!req->app || req->stage <= PMI_STAGE_FORWARD)
         return PM_ESTATE;
     depth = pmi_app_limits(req->app)->depth;
     pmi_buf_init(&text, pmi_loop_env(req->loop), SIZE_MAX);
@@ -254,7 +284,7 @@ static void filter_slow_after(pm_request *req, const pm_response *response,
     pm_filter_next(req);
 }
 
-static void filter_slow_free(void *ctx)
+static void filter_slow_release(void *ctx)
 {
     filter_slow *slow = ctx;
     const pmi_env *env = pmi_app_env(slow->app);
@@ -270,19 +300,14 @@ static void filter_slow_free(void *ctx)
 
 pm_err pm_filter_timeout(pm_app *app, uint32_t ms)
 {
-    pm_filter filter = {filter_slow_before, filter_slow_after,
-                        filter_slow_free};
+    pm_filter filter = {filter_slow_before, filter_slow_after, NULL};
     filter_slow *slow = pmi_zalloc(pmi_app_env(app), sizeof *slow);
-    pm_err err;
     if (!slow)
         return PM_ENOMEM;
     slow->app = app;
     slow->ms = ms ? ms : 3000;
     pmi_loop_map_init(pm_app_loop(app), &slow->running);
-    err = pm_app_filter(app, &filter, slow);
-    if (err)
-        filter_slow_free(slow);
-    return err;
+    return pmi_filter_add(app, &filter, slow, filter_slow_release);
 }
 
 /* ---- toobusy: refuses while the loop lags ------------------------------ */

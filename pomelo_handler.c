@@ -27,6 +27,7 @@ struct pmi_handlers {
 
 static void handler_run(pm_request *req);
 static void handler_serve_forward(pm_app *app, pm_call *call);
+static pm_err handler_make_dialects(pmi_handlers *handlers);
 
 pm_err pmi_handlers_new(pm_app *app, pmi_handlers **out)
 {
@@ -41,18 +42,15 @@ pm_err pmi_handlers_new(pm_app *app, pmi_handlers **out)
     pmi_requests_set_run(pmi_app_requests(app), handler_run);
     pmi_rpc_serve(pmi_app_rpc(app), PMI_OP_FORWARD, handler_serve_forward);
     *out = handlers;
-    return PM_OK;
+    return handler_make_dialects(handlers);
 }
 
 /* What pmi_handlers_start has made: it may be made again. */
 static void handler_unmake(pmi_handlers *handlers)
 {
     pmi_dict_free(handlers->dict);
-    pmi_dialect_free(handlers->client);
-    pmi_dialect_free(handlers->server);
     pmi_free(handlers->env, handlers->by_code);
     handlers->dict = NULL;
-    handlers->client = handlers->server = NULL;
     handlers->by_code = NULL;
     handlers->codes = 0;
 }
@@ -63,6 +61,8 @@ void pmi_handlers_free(pmi_handlers *handlers)
     if (!handlers)
         return;
     handler_unmake(handlers);
+    pmi_dialect_free(handlers->client);
+    pmi_dialect_free(handlers->server);
     walk = pmi_map_begin(&handlers->by_route);
     while (pmi_map_next(&walk)) {
         pmi_route_entry *entry = walk.value;
@@ -181,12 +181,13 @@ static pm_err handler_make_dict(pmi_handlers *handlers,
     return PM_OK;
 }
 
-static pm_err handler_make_dialects(pmi_handlers *handlers,
-                                    const pm_connector_opts *opts)
+static pm_err handler_make_dialects(pmi_handlers *handlers)
 {
+    const pm_connector_opts *opts = pmi_app_connector_opts(handlers->app);
     pm_loop *loop = pm_app_loop(handlers->app);
-    pmi_map_walk walk;
     pm_err err = PM_OK;
+    if (!opts->use_protobuf)
+        return PM_OK;
     if (opts->client_protos)
         err = pmi_dialect_new(handlers->env, pmi_loop_random_u64(loop),
                               pmi_loop_random_u64(loop),
@@ -197,11 +198,14 @@ static pm_err handler_make_dialects(pmi_handlers *handlers,
                               pm_text(opts->server_protos), &handlers->server);
     if (err)
         return err;
-    err = pmi_dialect_version(handlers->client, handlers->server,
-                              handlers->proto_version);
-    if (err)
-        return err;
-    walk = pmi_map_begin(&handlers->by_route);
+    return pmi_dialect_version(handlers->client, handlers->server,
+                               handlers->proto_version);
+}
+
+/* Each route's schemas. */
+static void handler_find_schemas(pmi_handlers *handlers)
+{
+    pmi_map_walk walk = pmi_map_begin(&handlers->by_route);
     while (pmi_map_next(&walk)) {
         pmi_route_entry *entry = walk.value;
         pm_slice route = pm_bytes(entry->route, entry->route_len);
@@ -212,7 +216,6 @@ static pm_err handler_make_dialects(pmi_handlers *handlers,
         entry->server_message =
             handlers->server ? pmi_dialect_find(handlers->server, route) : NULL;
     }
-    return PM_OK;
 }
 
 pm_err pmi_handlers_start(pmi_handlers *handlers)
@@ -224,12 +227,11 @@ pm_err pmi_handlers_start(pmi_handlers *handlers)
     memset(sys, 0, sizeof *sys);
     if (opts->use_dict)
         err = handler_make_dict(handlers, opts);
-    if (err == PM_OK && opts->use_protobuf)
-        err = handler_make_dialects(handlers, opts);
     if (err) {
         handler_unmake(handlers);
         return err;
     }
+    handler_find_schemas(handlers);
     sys->heartbeat_s = opts->heartbeat_s;
     sys->dict = handlers->dict;
     sys->use_protobuf = opts->use_protobuf;
@@ -376,6 +378,14 @@ static void handler_discard(pm_request *req)
     pmi_request_release(req);
 }
 
+/* Answered before any filter has seen it, as in Pomelo: none sees it at all. */
+static void handler_refuse(pm_request *req, pm_err err)
+{
+    req->global = false;
+    req->stage = PMI_STAGE_FORWARD;
+    pmi_request_respond(req, err, NULL, pm_body_text("{\"code\":500}"));
+}
+
 static pm_err handler_new_request(pmi_handlers *handlers, pm_session *session,
                                   const pmi_message *msg, pmi_rsa *key,
                                   pmi_answer_cb answer,
@@ -397,9 +407,12 @@ static pm_err handler_new_request(pmi_handlers *handlers, pm_session *session,
         return err;
     }
     err = handler_settle_body(req, crypto);
-    if (err || shape == HANDLER_BAD)
-        pmi_request_respond(req, err ? err : PM_EROUTE, NULL,
-                            pm_body_text("{\"code\":500}"));
+    if (err == PM_OK && shape == HANDLER_BAD)
+        err = PM_EROUTE;
+    if (err == PM_OK && pmi_app_state_of(handlers->app) != PMI_APP_RUNNING)
+        err = PM_EBUSY; /* draining: what is in flight ends, nothing begins */
+    if (err)
+        handler_refuse(req, err);
     else
         handler_run(req);
     return PM_OK;
@@ -532,7 +545,8 @@ static pm_err handler_serve_one(pm_app *app, pm_call *call)
     err = pmi_request_set_route(req, pmi_map_get(&handlers->by_route, route),
                                 route);
     pmi_call_on_gone(call, handler_caller_gone, req);
-    if (err || !handler_check_body(handlers, req, NULL))
+    /* The frontend has checked schema and signature. */
+    if (err)
         handler_discard(req);
     else
         handler_run(req);

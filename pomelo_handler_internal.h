@@ -8,9 +8,10 @@
 #include "pomelo_proto_internal.h"
 
 typedef struct pmi_handlers pmi_handlers;
+/* PM_EJSON, PM_EDEPTH the protos; PM_ENOMEM */
 pm_err pmi_handlers_new(pm_app *app, pmi_handlers **out);
 /* Builds the dictionary and finds each route's schemas: before the ports open.
- * PM_EJSON protos are not JSON, PM_ESIZE, PM_ENOMEM */
+ * PM_ESIZE, PM_ENOMEM */
 pm_err pmi_handlers_start(pmi_handlers *handlers);
 void pmi_handlers_free(pmi_handlers *handlers);
 
@@ -18,8 +19,7 @@ void pmi_handlers_free(pmi_handlers *handlers);
 const pmi_handshake_sys *pmi_handlers_sys(const pmi_handlers *handlers);
 
 /* One message of a client, on its frontend. `msg` is borrowed. PM_OK, also when
- * it was dropped as Pomelo does; PM_ELIMIT the session has too many in flight:
- * pause it; PM_ENOMEM. */
+ * it was dropped as Pomelo does; PM_ENOMEM. */
 pm_err pmi_handler_message(pmi_handlers *handlers, pm_session *session,
                            const pmi_message *msg, pmi_rsa *key,
                            pmi_answer_cb answer);

@@ -89,10 +89,8 @@ static void peer_bury(pmi_task *grave)
     pmi_peer *peer = PMI_OUTER(grave, pmi_peer, grave);
     pm_app *app = peer->owner->app;
     const pmi_env *env = pmi_loop_env(pm_app_loop(app));
-    if (peer->server) {
-        peer->server->peer = NULL;
+    if (peer->server)
         pmi_server_unref(pmi_app_cluster(app), peer->server);
-    }
     pmi_buf_fini(&peer->waiting);
     pmi_free(env, peer->id);
     pmi_free(env, peer);
@@ -101,10 +99,12 @@ static void peer_bury(pmi_task *grave)
 /* The storage goes when nobody stands on it any more. */
 static void peer_free(pmi_peer *peer)
 {
-    pmi_loop_enter(pm_app_loop(peer->owner->app));
     pm_loop *loop = pm_app_loop(peer->owner->app);
+    pmi_loop_enter(loop);
     pmi_timer_clear(&peer->timer);
     pmi_list_remove(&peer->in_all);
+    if (peer->server)
+        peer->server->peer = NULL; /* it may be dialled anew at once */
     pmi_conn_free(peer->conn);
     peer->conn = NULL;
     peer->state = PMI_PEER_CLOSED;
@@ -475,7 +475,8 @@ void pmi_peer_hang_up(pmi_peer *peer)
     pmi_peers *peers = peer->owner;
     peer->state = PMI_PEER_CLOSED;
     peers->ops->down(peer, PM_CLOSE_STOP);
-    peer_free(peer);
+    if (!peers->closed) /* by whoever was told: then it is freed already */
+        peer_free(peer);
 }
 
 pm_err pmi_peer_ready(const pmi_peer *peer)
@@ -579,13 +580,22 @@ pm_err pmi_peers_start(pmi_peers *peers)
     return pmi_listen(pm_app_loop(peers->app), &opts, &peers->listener);
 }
 
+void pmi_peers_shut(pmi_peers *peers)
+{
+    pmi_listener_close(peers->listener);
+    peers->listener = NULL;
+}
+
 void pmi_peers_close(pmi_peers *peers)
 {
     peers->closed = true;
-    pmi_listener_close(peers->listener);
-    peers->listener = NULL;
-    while (!pmi_list_empty(&peers->dialled))
-        peer_free(PMI_OUTER(peers->dialled.next, pmi_peer, in_all));
+    pmi_peers_shut(peers);
+    while (!pmi_list_empty(&peers->dialled)) {
+        pmi_peer *peer = PMI_OUTER(peers->dialled.next, pmi_peer, in_all);
+        if (peer->conn)
+            pmi_conn_flush(peer->conn); /* notifies of this turn */
+        peer_free(peer);
+    }
     while (!pmi_list_empty(&peers->accepted)) {
         pmi_peer *peer = PMI_OUTER(peers->accepted.next, pmi_peer, in_all);
         pmi_conn_flush(peer->conn);

@@ -69,6 +69,8 @@ typedef struct pmi_peers {
 void pmi_peers_init(pmi_peers *peers, pm_app *app, const pmi_peer_ops *ops);
 /* Listens when the server has a port. */
 pm_err pmi_peers_start(pmi_peers *peers);
+/* Accepts no more links. */
+void pmi_peers_shut(pmi_peers *peers);
 /* Ends every link without a word to `ops`. */
 void pmi_peers_close(pmi_peers *peers);
 

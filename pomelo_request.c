@@ -146,20 +146,23 @@ void pmi_request_release(pm_request *req)
     }
 }
 
-/* The wire side ends: nobody waits any more. Idempotent. */
-static void request_wire_end(pm_request *req)
+/* The wire side ends, once: it hears `response` (NULL: nothing), and nobody
+ * waits any more. The answer comes first: a draining app closes its connections
+ * when the last request has ended. */
+static pm_err request_wire_end(pm_request *req, const pm_response *response)
 {
     pm_session *session = req->session;
-    if (req->answered)
-        return;
+    pm_err err;
     req->answered = true;
     pmi_timer_clear(&req->deadline);
     pmi_list_remove(&req->in_session);
+    err = req->answer(req, response);
     pmi_app_requests(req->app)->busy--;
     session->in_flight--;
     if (session->ops && session->conn)
         session->ops->relaxed(session);
     pmi_app_check_drained(req->app);
+    return err;
 }
 
 void pmi_request_cancel(pm_request *req, pm_err why)
@@ -170,8 +173,7 @@ void pmi_request_cancel(pm_request *req, pm_err why)
         return;
     req->cancelled = why;
     req->on_cancel = NULL;
-    request_wire_end(req);
-    req->answer(req, why == PM_ETIMEOUT ? &response : NULL);
+    request_wire_end(req, why == PM_ETIMEOUT ? &response : NULL);
     if (cb)
         cb(req, why, req->cancel_ctx);
 }
@@ -186,6 +188,17 @@ void pmi_request_cancel_session(pm_session *session, pm_err why)
     }
 }
 
+/* It may outlive the app: nothing of the app's is referred to any more. */
+static void request_cut(pm_request *req)
+{
+    if (!req->owned_route)
+        req->owned_route = pmi_strdup(pmi_loop_env(req->loop), req->route);
+    req->route = req->owned_route ? req->owned_route : "";
+    req->entry = NULL;
+    req->app = NULL;
+    pmi_loop_hold(req->loop);
+}
+
 void pmi_requests_close(pmi_requests *requests)
 {
     pmi_link *node;
@@ -196,9 +209,8 @@ void pmi_requests_close(pmi_requests *requests)
         pmi_request_cancel(req, PM_ECLOSED);
         if (req->id)
             pmi_map_remove_num(&requests->by_id, req->id);
-        req->app = NULL;
+        request_cut(req);
         req->running = on_stack;
-        pmi_loop_hold(req->loop);
         if (!req->held && !on_stack)
             pmi_request_release(req);
     }
@@ -249,12 +261,13 @@ pm_err pm_request_keep(pm_request *req)
 {
     if (!req->body_valid)
         return PM_ECLOSED;
-    if (req->owned_body || !req->body.data.len)
+    if (req->owned_body)
         return PM_OK;
     req->owned_body = pmi_alloc(pmi_loop_env(req->loop), req->body.data.len);
     if (!req->owned_body)
         return PM_ENOMEM;
-    memcpy(req->owned_body, req->body.data.data, req->body.data.len);
+    if (req->body.data.len)
+        memcpy(req->owned_body, req->body.data.data, req->body.data.len);
     req->body.data.data = req->owned_body;
     return PM_OK;
 }
@@ -269,6 +282,8 @@ static pm_err request_parse(pm_request *req, cJSON **out)
     const pmi_env *env = pmi_loop_env(req->loop);
     pm_err err;
     if (req->body.kind == PM_BODY_PROTO) {
+        if (!req->app)
+            return PM_ECLOSED; /* the schema has gone with it */
         if (!req->entry || !req->entry->client_message)
             return PM_EPROTOBUF;
         return pmi_dialect_decode(req->entry->client,
@@ -281,17 +296,25 @@ static pm_err request_parse(pm_request *req, cJSON **out)
     return err == PM_EJSON ? PM_OK : err;
 }
 
-/* A client's own member of that name is overwritten where it stands. */
+/* A member of that name is replaced where it stands; else it comes last. `item`
+ * is taken on success. (cJSON's own replacement says nothing when it has no
+ * memory for the name: here the old name is handed on.) */
+static pm_err request_put(cJSON *object, const char *name, cJSON *item)
+{
+    cJSON *old = (cJSON *)(uintptr_t)pmi_json_get(object, name);
+    if (!old)
+        return pmi_json_add(object, name, item);
+    item->string = old->string;
+    item->type |= old->type & cJSON_StringIsConst;
+    old->string = NULL;
+    cJSON_ReplaceItemViaPointer(object, old, item);
+    return PM_OK;
+}
+
 static pm_err request_add_route(const pm_request *req, cJSON *tree)
 {
     cJSON *route = cJSON_CreateString(req->route);
-    pm_err err = PM_ENOMEM;
-    if (!route)
-        return err;
-    if (!pmi_json_get(tree, "__route__"))
-        err = pmi_json_add(tree, "__route__", route);
-    else if (cJSON_ReplaceItemInObjectCaseSensitive(tree, "__route__", route))
-        err = PM_OK;
+    pm_err err = route ? request_put(tree, "__route__", route) : PM_ENOMEM;
     if (err)
         cJSON_Delete(route);
     return err;
@@ -379,9 +402,8 @@ pm_err pmi_request_send(pm_request *req)
     pm_err err;
     if (req->answered || !req->app)
         return PM_ECLOSED;
-    request_wire_end(req);
     req->on_cancel = NULL;
-    err = req->answer(req, req->dropped ? NULL : &req->response);
+    err = request_wire_end(req, req->dropped ? NULL : &req->response);
     if (err == PM_OK && !req->wire_id && !req->dropped)
         return PM_ENOTIFY;
     return err;
@@ -421,8 +443,8 @@ static pm_err request_respond_watched(pm_request *req, pm_err err,
     return result;
 }
 
-pm_err pmi_request_respond(pm_request *req, pm_err err, const char *detail,
-                           pm_body body)
+static pm_err request_respond(pm_request *req, pm_err err, const char *detail,
+                              pm_body body)
 {
     pm_err result;
     if (!req->app) {
@@ -442,6 +464,17 @@ pm_err pmi_request_respond(pm_request *req, pm_err err, const char *detail,
     result = pmi_request_send(req);
     req->stage = PMI_STAGE_GLOBAL_AFTER;
     pmi_request_go_on(req);
+    return result;
+}
+
+pm_err pmi_request_respond(pm_request *req, pm_err err, const char *detail,
+                           pm_body body)
+{
+    pm_loop *loop = req->loop;
+    pm_err result;
+    pmi_loop_enter(loop); /* a filter may free the app */
+    result = request_respond(req, err, detail, body);
+    pmi_loop_leave(loop);
     return result;
 }
 
@@ -521,18 +554,10 @@ static pm_err request_print_coded(const cJSON *body, uint32_t depth,
     cJSON *copy = cJSON_Duplicate(body, true);
     cJSON *code = cJSON_CreateNumber(500);
     pm_err err = PM_ENOMEM;
-    cJSON *old;
-    if (copy && code) {
-        old = cJSON_GetObjectItemCaseSensitive(copy, "code");
-        if (old) {
-            cJSON_ReplaceItemInObjectCaseSensitive(copy, "code", code);
-            err = PM_OK;
-        } else {
-            err = pmi_json_add(copy, "code", code);
-        }
-        if (err == PM_OK)
-            code = NULL;
-    }
+    if (copy && code)
+        err = request_put(copy, "code", code);
+    if (err == PM_OK)
+        code = NULL;
     if (err == PM_OK)
         err = pmi_json_print(copy, depth, out);
     cJSON_Delete(code);

@@ -74,16 +74,16 @@ struct pm_request {
     pmi_stage stage;
     uint32_t at;      /* filter of this stage */
     bool held;        /* somebody outside owns the next step */
-    bool running;     /* pmi_handler_run is on the stack for it */
+    bool running;     /* handler_run is on the stack for it */
     bool body_valid;  /* body may still be read */
     bool global;      /* global filters take part (frontends) */
     bool answered;    /* the wire side has ended: answered or cancelled */
     bool dropped;     /* pm_request_drop */
     pm_err cancelled; /* PM_OK, or why */
     pm_response response;
-    pmi_buf response_store; /* owns response.body when it must last */
-    char detail[96];        /* owns response.detail likewise */
-    void *filter_data;      /* of the serial filter */
+    pmi_buf response_store;        /* owns response.body when it must last */
+    char detail[96];               /* owns response.detail likewise */
+    struct pmi_serial_wait *waits; /* in the lanes of serial filters */
 };
 
 pm_err pmi_requests_new(pm_app *app, pmi_requests **out);

@@ -54,7 +54,7 @@ struct pmi_rpc {
     rpc_call *spare_calls;
     uint32_t spares;
     pmi_link loose; /* calls on no link: failing, routing, or to ourselves */
-    bool closed, draining;
+    bool closed;
 };
 
 static const pmi_peer_ops rpc_peer_ops;
@@ -172,11 +172,14 @@ static void rpc_fail_now(pmi_task *task)
     rpc_complete_with(call, call->err);
 }
 
-/* Completes on a later turn. */
+/* Completes on a later turn. It leaves its link, whose loss must not tell it
+ * something else meanwhile. */
 static void rpc_fail_later(rpc_call *call, pm_err err)
 {
     if (call->failing)
         return;
+    pmi_list_remove(&call->in_peer);
+    pmi_list_add(&call->rpc->loose, &call->in_peer);
     pmi_timer_clear(&call->deadline);
     call->failing = true;
     call->err = err;
@@ -378,8 +381,8 @@ static pm_err rpc_send_any(pmi_rpc *rpc, const pmi_rpc_send_opts *opts,
     return server ? rpc_send_to(rpc, opts, server, call) : rpc_not_found(call);
 }
 
-pm_err pmi_rpc_send(pmi_rpc *rpc, const pmi_rpc_send_opts *opts,
-                    pmi_rpc_answer_cb cb, void *ctx, uint64_t *call_id)
+static pm_err rpc_send(pmi_rpc *rpc, const pmi_rpc_send_opts *opts,
+                       pmi_rpc_answer_cb cb, void *ctx, uint64_t *call_id)
 {
     pmi_rpc_send_opts send = *opts;
     rpc_call *call = NULL;
@@ -402,13 +405,25 @@ pm_err pmi_rpc_send(pmi_rpc *rpc, const pmi_rpc_send_opts *opts,
     pmi_timer_set(pm_app_loop(rpc->app), &call->deadline,
                   (uint64_t)send.deadline_ms * 1000, rpc_late);
     err = rpc_send_any(rpc, &send, call);
-    if (err) {
+    /* A router that frees the app has completed the call already. */
+    if (err && rpc_find(rpc, id) == call) {
         rpc_call_end(call);
         return err;
     }
     if (call_id)
         *call_id = id;
     return PM_OK;
+}
+
+pm_err pmi_rpc_send(pmi_rpc *rpc, const pmi_rpc_send_opts *opts,
+                    pmi_rpc_answer_cb cb, void *ctx, uint64_t *call_id)
+{
+    pm_loop *loop = pm_app_loop(rpc->app);
+    pm_err err;
+    pmi_loop_enter(loop); /* a router may free the app */
+    err = rpc_send(rpc, opts, cb, ctx, call_id);
+    pmi_loop_leave(loop);
+    return err;
 }
 
 bool pmi_rpc_forget(pmi_rpc *rpc, uint64_t call_id)
@@ -487,13 +502,14 @@ static void rpc_peer_down(pmi_peer *peer, pm_close_reason why)
 {
     pm_err err = rpc_lost_err(peer, why);
     pmi_link all, *node;
+    if (!peer->server) {
+        pmi_asked_lost(&pmi_app_rpc(peer->owner->app)->asked, &peer->calls);
+        return;
+    }
     pmi_list_init(&all);
     pmi_list_move(&all, &peer->calls);
-    if (!peer->server)
-        pmi_asked_lost(&pmi_app_rpc(peer->owner->app)->asked, &all);
-    else
-        while ((node = pmi_list_take(&all)))
-            rpc_complete_with(PMI_OUTER(node, rpc_call, in_peer), err);
+    while ((node = pmi_list_take(&all)))
+        rpc_complete_with(PMI_OUTER(node, rpc_call, in_peer), err);
 }
 
 static const pmi_peer_ops rpc_peer_ops = {rpc_peer_frame, rpc_peer_up,
@@ -577,7 +593,7 @@ pm_err pmi_rpc_start(pmi_rpc *rpc)
     pmi_cluster *cluster = pmi_app_cluster(rpc->app);
     pm_err err = pmi_peers_start(&rpc->peers);
     pmi_server *server = pmi_cluster_next(cluster, NULL);
-    rpc->closed = rpc->draining = false;
+    rpc->closed = false;
     for (; server && err == PM_OK; server = pmi_cluster_next(cluster, server))
         if (!rpc_is_self(rpc, server))
             err = pmi_peer_dial(&rpc->peers, server);
@@ -587,7 +603,7 @@ pm_err pmi_rpc_start(pmi_rpc *rpc)
 void pmi_rpc_drain(pmi_rpc *rpc)
 {
     pmi_frame frame = {.kind = PMI_FRAME_DRAIN};
-    rpc->draining = true;
+    pmi_peers_shut(&rpc->peers);
     for (pmi_link *n = rpc->peers.accepted.next; n != &rpc->peers.accepted;
          n = n->next) {
         pmi_peer *peer = PMI_OUTER(n, pmi_peer, in_all);
@@ -601,19 +617,31 @@ size_t pmi_rpc_busy(const pmi_rpc *rpc)
     return rpc->busy + rpc->asked.serving;
 }
 
+/* Calls of an accepted link that has any; looked up anew each time, since
+ * whoever is told may free the app. */
+static pmi_link *rpc_served(pmi_peers *peers)
+{
+    for (pmi_link *n = peers->accepted.next; n != &peers->accepted;
+         n = n->next) {
+        pmi_peer *peer = PMI_OUTER(n, pmi_peer, in_all);
+        if (!pmi_list_empty(&peer->calls))
+            return &peer->calls;
+    }
+    return NULL;
+}
+
 void pmi_rpc_close(pmi_rpc *rpc)
 {
-    pmi_peers *peers = &rpc->peers;
-    pmi_link *node;
+    pmi_link *calls;
     rpc->closed = true;
     for (uint32_t i = 0; i < rpc->slots_count; i++)
         if (rpc->slots[i].call)
             rpc_complete_with(rpc->slots[i].call, PM_ECLOSED);
-    for (node = peers->accepted.next; node != &peers->accepted;
-         node = node->next)
-        pmi_asked_cut(&rpc->asked, &PMI_OUTER(node, pmi_peer, in_all)->calls);
+    while ((calls = rpc_served(&rpc->peers)))
+        pmi_asked_cut(&rpc->asked, calls);
     pmi_asked_cut(&rpc->asked, &rpc->asked.own);
-    pmi_peers_close(peers);
+    pmi_asked_cut(&rpc->asked, &rpc->asked.lost);
+    pmi_peers_close(&rpc->peers);
 }
 
 void pmi_rpc_free(pmi_rpc *rpc)

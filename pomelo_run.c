@@ -32,7 +32,7 @@ static void run_log(void *ctx, pm_log_level level, const char *module,
 /* Is `id` in the comma list? NULL lists everybody. */
 static bool run_plays(const char *ids, const char *id)
 {
-    size_t len = strlen(id);
+    size_t len = id ? strlen(id) : 0;
     while (ids) {
         const char *end = strchr(ids, ',');
         size_t part = end ? (size_t)(end - ids) : strlen(ids);
@@ -49,7 +49,8 @@ static bool run_in_table(const pm_server *servers, size_t count, const char *id,
                          size_t len)
 {
     for (size_t i = 0; i < count; i++)
-        if (strlen(servers[i].id) == len && !memcmp(servers[i].id, id, len))
+        if (servers[i].id && strlen(servers[i].id) == len &&
+            !memcmp(servers[i].id, id, len))
             return true;
     return false;
 }
@@ -102,7 +103,8 @@ static pm_err run_make_apps(run *self, const pm_server *servers, size_t count,
             continue;
         err = run_make_app(self, servers, count, servers[i].id, configure, ctx);
         if (err) {
-            PMI_LOG(self->env, PM_LOG_ERROR, "run", "%s: %s", servers[i].id,
+            PMI_LOG(self->env, PM_LOG_ERROR, "run", "%s: %s",
+                    servers[i].id ? servers[i].id : "(no id)",
                     pm_strerror(err));
             return err;
         }

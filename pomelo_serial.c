@@ -4,34 +4,42 @@
  * Each session with work has a lane: the request that runs, and those that
  * wait. The lane is named by frontend and session id (Pomelo names it by the id
  * alone, so that players of two frontends share one) and goes with its last
- * request (there it stays for ever). A first request that takes too long is
- * cancelled: its client hears 500, the next one starts, and what the late
- * handler answers goes nowhere (in Pomelo both run at the same time). */
+ * request (there it stays for ever). The next request starts on a turn of its
+ * own, so that a long queue is no deep stack. A first request that takes too
+ * long is cancelled: its client hears 500, the next one starts, and what the
+ * late handler answers goes nowhere (in Pomelo both run at the same time).
+ * Start at serial_before. */
 #include "pomelo_filter_internal.h"
+
+#define SERIAL_KEY_MAX (8 + 256) /* session id, frontend id */
 
 typedef struct serial {
     pm_app *app;
     pmi_map lanes;
-    pmi_link waits; /* every serial_wait, by in_all */
+    pmi_link waits; /* every pmi_serial_wait, by in_all */
     uint64_t timeout_us;
 } serial;
 
 typedef struct serial_lane {
     serial *owner;
-    pmi_link waiting; /* serial_wait */
-    pm_request *running;
+    pmi_link waiting;                /* pmi_serial_wait */
+    struct pmi_serial_wait *running; /* NULL: the next one is on its way */
     pmi_timer timer;
+    pmi_task next;
     uint16_t key_len;
-    char key[8 + 256]; /* session id, frontend id */
+    char key[SERIAL_KEY_MAX];
 } serial_lane;
 
-typedef struct serial_wait {
+/* A request in a lane, running or waiting. */
+typedef struct pmi_serial_wait {
     pmi_link link, in_all;
+    struct pmi_serial_wait *below; /* the same request's, of another filter */
+    serial *owner;
     pm_request *req;
     serial_lane *lane; /* NULL: the lane has gone on without it */
-} serial_wait;
+} pmi_serial_wait;
 
-static pm_slice serial_key(const pm_session *session, char out[8 + 256])
+static pm_slice serial_key(const pm_session *session, char out[SERIAL_KEY_MAX])
 {
     const char *frontend = pm_session_frontend_id(session);
     uint64_t id = pm_session_id(session);
@@ -41,47 +49,63 @@ static pm_slice serial_key(const pm_session *session, char out[8 + 256])
     return pm_bytes(out, 8 + len);
 }
 
-static void serial_next(serial_lane *lane);
+/* ---- Lanes ------------------------------------------------------------- */
 
-static void serial_fire(pmi_timer *timer)
+static void serial_lane_free(serial_lane *lane)
 {
-    serial_lane *lane = PMI_OUTER(timer, serial_lane, timer);
-    pm_request *late = lane->running;
-    serial_wait *wait;
-    if (pmi_app_state_of(lane->owner->app) == PMI_APP_FREED)
-        return;
-    wait = late->filter_data;
-    wait->lane = NULL;
-    lane->running = NULL;
-    pmi_request_cancel(late, PM_ETIMEOUT);
-    serial_next(lane);
-}
-
-static void serial_run(serial_lane *lane, pm_request *req)
-{
-    lane->running = req;
-    pmi_timer_set(req->loop, &lane->timer, lane->owner->timeout_us,
-                  serial_fire);
-    pm_filter_next(req);
-}
-
-/* The lane's next request, or the lane's end. */
-static void serial_next(serial_lane *lane)
-{
-    pmi_link *node = pmi_list_take(&lane->waiting);
     pmi_timer_clear(&lane->timer);
-    if (node) {
-        serial_run(lane, PMI_OUTER(node, serial_wait, link)->req);
-        return;
-    }
+    pmi_task_cancel(&lane->next);
     pmi_map_remove(&lane->owner->lanes, pm_bytes(lane->key, lane->key_len));
     pmi_free(pmi_app_env(lane->owner->app), lane);
+}
+
+static void serial_start(pmi_task *task);
+
+/* What ran does so no more: the lane's next request, or the lane's end. */
+static void serial_next(serial_lane *lane)
+{
+    lane->running = NULL;
+    pmi_timer_clear(&lane->timer);
+    if (pmi_list_empty(&lane->waiting))
+        serial_lane_free(lane);
+    else
+        pmi_loop_defer(pm_app_loop(lane->owner->app), &lane->next,
+                       serial_start);
+}
+
+static void serial_late(pmi_timer *timer)
+{
+    serial_lane *lane = PMI_OUTER(timer, serial_lane, timer);
+    pmi_serial_wait *late = lane->running;
+    if (pmi_app_state_of(lane->owner->app) == PMI_APP_FREED)
+        return;
+    late->lane = NULL;
+    serial_next(lane);
+    pmi_request_cancel(late->req, PM_ETIMEOUT);
+}
+
+static void serial_run(serial_lane *lane, pmi_serial_wait *wait)
+{
+    lane->running = wait;
+    pmi_timer_set(wait->req->loop, &lane->timer, lane->owner->timeout_us,
+                  serial_late);
+    pm_filter_next(wait->req);
+}
+
+static void serial_start(pmi_task *task)
+{
+    serial_lane *lane = PMI_OUTER(task, serial_lane, next);
+    pmi_link *node;
+    if (pmi_app_state_of(lane->owner->app) == PMI_APP_FREED)
+        return;
+    node = pmi_list_take(&lane->waiting);
+    serial_run(lane, PMI_OUTER(node, pmi_serial_wait, link));
 }
 
 static serial_lane *serial_lane_of(serial *self, const pm_session *session)
 {
     const pmi_env *env = pmi_app_env(self->app);
-    char key[8 + 256];
+    char key[SERIAL_KEY_MAX];
     pm_slice name = serial_key(session, key);
     serial_lane *lane = pmi_map_get(&self->lanes, name);
     if (lane)
@@ -100,11 +124,13 @@ static serial_lane *serial_lane_of(serial *self, const pm_session *session)
     return lane;
 }
 
+/* ---- The filter -------------------------------------------------------- */
+
 static void serial_before(pm_request *req, void *ctx)
 {
     serial *self = ctx;
     const pmi_env *env = pmi_app_env(self->app);
-    serial_wait *wait = pmi_zalloc(env, sizeof *wait);
+    pmi_serial_wait *wait = pmi_zalloc(env, sizeof *wait);
     serial_lane *lane = wait ? serial_lane_of(self, req->session) : NULL;
     if (!lane) {
         pmi_free(env, wait);
@@ -112,41 +138,52 @@ static void serial_before(pm_request *req, void *ctx)
         return;
     }
     pmi_list_add(&self->waits, &wait->in_all);
+    wait->owner = self;
     wait->req = req;
     wait->lane = lane;
-    req->filter_data = wait;
-    if (lane->running)
+    wait->below = req->waits;
+    req->waits = wait;
+    if (lane->running || !pmi_list_empty(&lane->waiting))
         pmi_list_add(&lane->waiting, &wait->link);
     else
-        serial_run(lane, req);
+        serial_run(lane, wait);
+}
+
+static pmi_serial_wait *serial_take(serial *self, pm_request *req)
+{
+    pmi_serial_wait **at = &req->waits, *wait;
+    while (*at && (*at)->owner != self)
+        at = &(*at)->below;
+    wait = *at;
+    if (wait)
+        *at = wait->below;
+    return wait;
 }
 
 static void serial_after(pm_request *req, const pm_response *response,
                          void *ctx)
 {
     serial *self = ctx;
-    serial_wait *wait = req->filter_data;
-    serial_lane *lane = wait ? wait->lane : NULL;
+    pmi_serial_wait *wait = serial_take(self, req);
     (void)response;
-    req->filter_data = NULL;
-    if (wait)
+    if (wait) {
+        if (wait->lane)
+            serial_next(wait->lane);
         pmi_list_remove(&wait->in_all);
-    pmi_free(pmi_app_env(self->app), wait);
-    pm_filter_next(req);
-    if (lane) {
-        lane->running = NULL;
-        serial_next(lane);
+        pmi_free(pmi_app_env(self->app), wait);
     }
+    pm_filter_next(req);
 }
 
-static void serial_free(void *ctx)
+/* The app is gone, and nobody of us stands on a lane any more. */
+static void serial_release(void *ctx)
 {
     serial *self = ctx;
     const pmi_env *env = pmi_app_env(self->app);
     pmi_map_walk walk = pmi_map_begin(&self->lanes);
     pmi_link *node;
     while ((node = pmi_list_take(&self->waits))) {
-        serial_wait *wait = PMI_OUTER(node, serial_wait, in_all);
+        pmi_serial_wait *wait = PMI_OUTER(node, pmi_serial_wait, in_all);
         bool waits = pmi_link_in(&wait->link);
         pm_request *req = wait->req;
         pmi_list_remove(&wait->link);
@@ -157,6 +194,7 @@ static void serial_free(void *ctx)
     while (pmi_map_next(&walk)) {
         serial_lane *lane = walk.value;
         pmi_timer_clear(&lane->timer);
+        pmi_task_cancel(&lane->next);
         pmi_free(env, lane);
     }
     pmi_map_fini(&self->lanes);
@@ -165,17 +203,13 @@ static void serial_free(void *ctx)
 
 pm_err pm_filter_serial(pm_app *app, uint32_t timeout_ms)
 {
-    pm_filter filter = {serial_before, serial_after, serial_free};
+    pm_filter filter = {serial_before, serial_after, NULL};
     serial *self = pmi_zalloc(pmi_app_env(app), sizeof *self);
-    pm_err err;
     if (!self)
         return PM_ENOMEM;
     self->app = app;
     self->timeout_us = (uint64_t)(timeout_ms ? timeout_ms : 3000) * 1000;
     pmi_list_init(&self->waits);
     pmi_loop_map_init(pm_app_loop(app), &self->lanes);
-    err = pm_app_filter(app, &filter, self);
-    if (err)
-        serial_free(self);
-    return err;
+    return pmi_filter_add(app, &filter, self, serial_release);
 }

@@ -52,6 +52,8 @@ pm_err pmi_session_promise(pmi_sessions *sessions, pm_done_cb cb, void *ctx,
                            pmi_session_done **out)
 {
     pmi_session_done *done = NULL;
+    if (pmi_app_state_of(sessions->app) == PMI_APP_FREED)
+        return PM_ECLOSED;
     if (cb) {
         done = pmi_zalloc(sessions->env, sizeof *done);
         if (!done)
@@ -156,10 +158,12 @@ static void session_leave_uid(pmi_sessions *sessions, pm_session *session)
 
 void pmi_session_close(pm_session *session, pm_close_reason reason)
 {
-    pmi_sessions *sessions = pmi_app_sessions(session->app);
+    pmi_sessions *sessions;
     if (session->closed)
-        return;
+        return; /* by the end of the app, from inside a request's cancellation
+                 */
     pm_session_address(session); /* what is known now stays readable */
+    sessions = pmi_app_sessions(session->app);
     session->closed = true;
     session->conn = NULL;
     pmi_map_remove_num(&sessions->by_id, session->id);
@@ -167,9 +171,18 @@ void pmi_session_close(pm_session *session, pm_close_reason reason)
     pmi_app_session_closed(session->app, session, reason);
 }
 
+/* A session whose end is under way on the stack is told of now. */
+static void session_close_all(pmi_sessions *sessions)
+{
+    pmi_map_walk walk = pmi_map_begin(&sessions->by_id);
+    while (pmi_map_next(&walk))
+        pmi_session_close(walk.value, PM_CLOSE_STOP);
+}
+
 void pmi_sessions_close(pmi_sessions *sessions)
 {
     pmi_link *node;
+    session_close_all(sessions);
     while ((node = pmi_list_take(&sessions->waits))) {
         pmi_session_done *done = PMI_OUTER(node, pmi_session_done, link);
         pmi_session_done told = *done;
@@ -288,7 +301,6 @@ static size_t session_each_of(pmi_sessions *sessions, const char *uid,
         pm_session_ref(s);
         all[i++] = s;
     }
-    const pmi_env *env = pmi_loop_env(first->loop);
     for (i = 0; i < count; i++) {
         if (go_on && !pm_session_is_closed(all[i])) {
             visited++;
@@ -296,7 +308,25 @@ static size_t session_each_of(pmi_sessions *sessions, const char *uid,
         }
         pm_session_unref(all[i]);
     }
-    pmi_free(env, all);
+    pmi_free(sessions->env, all);
+    return visited;
+}
+
+static size_t session_each_any(pmi_sessions *sessions, pm_session_cb each,
+                               void *ctx)
+{
+    size_t visited = 0;
+    bool go_on = true;
+    pmi_map_walk walk = pmi_map_begin(&sessions->by_id);
+    while (go_on && pmi_map_next(&walk)) {
+        pm_session *session = walk.value;
+        visited++;
+        pm_session_ref(session);
+        go_on = each(session, ctx);
+        pm_session_unref(session);
+    }
+    if (!go_on)
+        pmi_map_end(&walk);
     return visited;
 }
 
@@ -304,17 +334,14 @@ size_t pm_session_each(pm_app *app, const char *uid, pm_session_cb each,
                        void *ctx)
 {
     pmi_sessions *sessions = pmi_app_sessions(app);
-    size_t visited = 0;
+    pm_loop *loop = pm_app_loop(app);
+    size_t visited;
+    pmi_loop_enter(loop); /* the app may be freed in here */
     if (uid)
-        return session_each_of(sessions, uid, each, ctx);
-    pmi_map_walk walk = pmi_map_begin(&sessions->by_id);
-    while (pmi_map_next(&walk)) {
-        visited++;
-        if (!each(walk.value, ctx)) {
-            pmi_map_end(&walk);
-            break;
-        }
-    }
+        visited = session_each_of(sessions, uid, each, ctx);
+    else
+        visited = session_each_any(sessions, each, ctx);
+    pmi_loop_leave(loop);
     return visited;
 }
 
@@ -363,25 +390,54 @@ pm_err pmi_session_unbind_here(pm_session *session, const char *uid)
 
 /* ---- Settings ---------------------------------------------------------- */
 
-static size_t session_size_of(const pmi_env *env, const cJSON *value)
+static pm_err session_size_of(const pmi_env *env, const char *name,
+                              const cJSON *value, size_t *size)
 {
     pmi_buf text;
-    size_t size = SIZE_MAX;
-    pmi_buf_init(&text, env, PMI_SETTINGS_MAX);
-    if (pmi_json_print(value, PMI_JSON_DEPTH_MAX, &text) == PM_OK)
-        size = text.len;
+    pm_err err;
+    *size = 0;
+    if (!value)
+        return PM_OK;
+    pmi_buf_init(&text, env, SIZE_MAX);
+    err = pmi_json_print(value, PMI_JSON_DEPTH_MAX, &text);
+    *size = text.len + strlen(name);
     pmi_buf_fini(&text);
-    return size;
+    return err;
+}
+
+/* What counts for it: nothing when it can not be measured for want of memory,
+ * so that the sum is never too small. */
+static size_t session_size_off(const pm_session *session, const char *name)
+{
+    size_t size;
+    if (session_size_of(pmi_loop_env(session->loop), name,
+                        pmi_json_get(session->settings, name), &size))
+        return 0;
+    return pmi_min(size, session->settings_bytes);
 }
 
 static void session_unset(pm_session *session, const char *name)
 {
-    const pmi_env *env = pmi_loop_env(session->loop);
     cJSON *old = (cJSON *)(uintptr_t)pmi_json_get(session->settings, name);
     if (!old)
         return;
-    session->settings_bytes -= session_size_of(env, old) + strlen(name);
+    session->settings_bytes -= session_size_off(session, name);
     cJSON_Delete(cJSON_DetachItemViaPointer(session->settings, old));
+}
+
+/* A copy of the value that carries its name: to add it needs no memory. */
+static cJSON *session_named_copy(const char *name, const cJSON *value)
+{
+    cJSON *object = cJSON_CreateObject();
+    cJSON *copy = cJSON_Duplicate(value, true);
+    if (!object || !copy || pmi_json_add(object, name, copy)) {
+        cJSON_Delete(copy);
+        copy = NULL;
+    } else {
+        cJSON_DetachItemViaPointer(object, copy);
+    }
+    cJSON_Delete(object);
+    return copy;
 }
 
 pm_err pm_session_set(pm_session *session, const char *name,
@@ -389,7 +445,7 @@ pm_err pm_session_set(pm_session *session, const char *name,
 {
     const pmi_env *env = pmi_loop_env(session->loop);
     cJSON *copy;
-    size_t size;
+    size_t size, kept;
     pm_err err;
     if (!name)
         return PM_EINVAL;
@@ -397,22 +453,20 @@ pm_err pm_session_set(pm_session *session, const char *name,
         session_unset(session, name);
         return PM_OK;
     }
-    size = session_size_of(env, value);
-    if (size > PMI_SETTINGS_MAX ||
-        session->settings_bytes + size + strlen(name) > PMI_SETTINGS_MAX)
+    err = session_size_of(env, name, value, &size);
+    if (err)
+        return err;
+    kept = session->settings_bytes - session_size_off(session, name);
+    if (size > PMI_SETTINGS_MAX || kept + size > PMI_SETTINGS_MAX)
         return PM_ELIMIT;
     if (!session->settings && !(session->settings = cJSON_CreateObject()))
         return PM_ENOMEM;
-    copy = cJSON_Duplicate(value, true);
+    copy = session_named_copy(name, value);
     if (!copy)
         return PM_ENOMEM;
     session_unset(session, name);
-    err = pmi_json_add(session->settings, name, copy);
-    if (err) {
-        cJSON_Delete(copy);
-        return err;
-    }
-    session->settings_bytes += size + strlen(name);
+    cJSON_AddItemToArray(session->settings, copy);
+    session->settings_bytes += size;
     return PM_OK;
 }
 

@@ -146,20 +146,24 @@ typedef struct session_asked {
     pm_done_cb cb;
     void *ctx;
     uint8_t what;
-    char uid[PMI_UID_MAX + 1];
+    char *uid; /* owned: the view's from now on, when it is bound */
 } session_asked;
 
 /* The frontend has done it: the view follows. */
-static void session_follow(pm_session *session, const session_asked *asked)
+static void session_follow(pm_session *session, session_asked *asked)
 {
-    const pmi_env *env = pmi_loop_env(session->loop);
-    char *copy = NULL;
-    if (asked->what == SESSION_BIND)
-        copy = pmi_strdup(env, asked->uid);
-    if (asked->what == SESSION_BIND || asked->what == SESSION_UNBIND) {
-        pmi_free(env, session->uid);
-        session->uid = copy;
-    }
+    if (asked->what != SESSION_BIND && asked->what != SESSION_UNBIND)
+        return;
+    pmi_free(pmi_loop_env(session->loop), session->uid);
+    session->uid = asked->uid;
+    asked->uid = NULL;
+}
+
+static void session_asked_free(session_asked *asked)
+{
+    const pmi_env *env = pmi_loop_env(asked->session->loop);
+    pmi_free(env, asked->uid);
+    pmi_free(env, asked);
 }
 
 static void session_answered(const pmi_rpc_answer *answer, void *ctx)
@@ -171,8 +175,8 @@ static void session_answered(const pmi_rpc_answer *answer, void *ctx)
     if (err == PM_EREMOTE && answer->result.code < 0)
         err = (pm_err)answer->result.code;
     if (err == PM_OK)
-        session_follow(told.session, &told);
-    pmi_free(pmi_loop_env(told.session->loop), asked);
+        session_follow(asked->session, asked);
+    session_asked_free(asked);
     if (told.cb)
         told.cb(err, answer->result.detail, told.ctx);
     pm_session_unref(told.session);
@@ -197,8 +201,11 @@ static pm_err session_ask(pm_session *session, uint8_t what, pm_slice text,
     asked->cb = cb;
     asked->ctx = ctx;
     asked->what = what;
-    if (what == SESSION_BIND || what == SESSION_UNBIND)
-        memcpy(asked->uid, text.data, text.len);
+    if (what == SESSION_BIND &&
+        !(asked->uid = pmi_strndup(env, text.data, text.len))) {
+        pmi_free(env, asked);
+        return PM_ENOMEM;
+    }
     pmi_buf_init(&extra, env, 2 * PMI_SETTINGS_MAX);
     pmi_buf_add_byte(&extra, what);
     session_put_number(&extra, session->id);
@@ -209,7 +216,7 @@ static pm_err session_ask(pm_session *session, uint8_t what, pm_slice text,
                                       session_answered, asked, NULL);
     pmi_buf_fini(&extra);
     if (err)
-        pmi_free(env, asked);
+        session_asked_free(asked);
     else
         pm_session_ref(session);
     return err;
