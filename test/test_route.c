@@ -3,6 +3,7 @@
  * the table moves, who is down, failing allocations. */
 #include "vectors.h"
 
+#include "core/crypto.h"
 #include "pomelo_route_internal.h"
 
 #define SERVERS_MAX 64
@@ -273,6 +274,42 @@ static void test_order(void **state)
     }
 }
 
+/* A key below the first point of the ring belongs to the last one. */
+static void test_ring_is_closed(void **state)
+{
+    uint8_t first[16], last[16] = {0}, hash[16];
+    const char *owner = "";
+    pmi_env env = vectors_env();
+    pmi_route route;
+    char text[48];
+    int wrapped = 0;
+    table t;
+    (void)state;
+    memset(first, 0xff, sizeof first);
+    table_init(&t, 3);
+    for (size_t i = 0; i < 300; i++) {
+        int len = snprintf(text, sizeof text, "%s:%zu", t.id[i % 3], i / 3);
+        pmi_md5(text, (size_t)len, hash);
+        if (memcmp(hash, first, 16) < 0)
+            memcpy(first, hash, 16);
+        if (memcmp(hash, last, 16) > 0) {
+            memcpy(last, hash, 16);
+            owner = t.id[i % 3];
+        }
+    }
+    pmi_route_init(&route, &env);
+    for (int i = 0; i < 5000; i++) {
+        int len = snprintf(text, sizeof text, "user-%d", i);
+        pmi_md5(text, (size_t)len, hash);
+        if (memcmp(hash, first, 16) >= 0 && memcmp(hash, last, 16) < 0)
+            continue;
+        wrapped += memcmp(hash, first, 16) < 0;
+        assert_string_equal(pick(&route, PMI_ROUTE_CH, &t, text), owner);
+    }
+    assert_true(wrapped > 0);
+    pmi_route_fini(&route);
+}
+
 /* These are a contract between versions: two that differ would not find each
  * other's players. */
 static void test_rendezvous_is_fixed(void **state)
@@ -432,6 +469,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_dispatch),
     cmocka_unit_test(test_moves),
     cmocka_unit_test(test_order),
+    cmocka_unit_test(test_ring_is_closed),
     cmocka_unit_test(test_rendezvous_is_fixed),
     cmocka_unit_test(test_shrinking),
     cmocka_unit_test(test_la),
