@@ -28,7 +28,7 @@ static const char server_client_protos[] =
     "\"chat.chatHandler.send\":{\"required string p\":1}}";
 static const char *const server_dictionary[] = {"onChat"};
 
-/* ---- Handlers of both servers ----------------------------------------------- */
+/* ---- Handlers of both servers -------------------------------------------- */
 
 cJSON *server_body(pm_request *req)
 {
@@ -60,7 +60,7 @@ void server_echo_raw(pm_request *req, void *ctx)
     pm_reply_bytes(req, pm_request_body(req).data);
 }
 
-/* ---- Counters --------------------------------------------------------------- */
+/* ---- Counters ------------------------------------------------------------ */
 
 static void server_print_counters(const server *self)
 {
@@ -92,7 +92,7 @@ static void server_look(pm_app *app, void *ctx)
         server_print_counters(ctx);
 }
 
-/* ---- Wiring ----------------------------------------------------------------- */
+/* ---- Wiring -------------------------------------------------------------- */
 
 static pm_err server_configure(pm_app *app, void *ctx)
 {
@@ -163,7 +163,7 @@ static pm_err server_run(server *self)
     return err;
 }
 
-/* ---- Options ---------------------------------------------------------------- */
+/* ---- Options ------------------------------------------------------------- */
 
 static const struct {
     const char *name;

@@ -46,7 +46,7 @@ static void chat_note_count(pm_request *req, void *ctx)
     pm_reply_text(req, text);
 }
 
-/* ---- Remotes ---------------------------------------------------------------- */
+/* ---- Remotes ------------------------------------------------------------- */
 
 /* Bytes: two numbers of 64 bits; JSON: [a, b]. The sum comes as it was asked.
  */

@@ -57,7 +57,7 @@ static void entry_query(pm_request *req, void *ctx)
     pm_reply_text(req, text);
 }
 
-/* ---- Entering: bind, keep the channel's name, join on the chat server ----- */
+/* ---- Entering: bind, keep the channel's name, join on the chat server ---- */
 
 typedef struct entering {
     pm_request *req;
@@ -159,7 +159,7 @@ static void entry_session_bound(pm_app *app, pm_session *session, void *ctx)
     self->bound++;
 }
 
-/* ---- A run of calls: n in all, conc of them outstanding -------------------- */
+/* ---- A run of calls: n in all, conc of them outstanding ------------------ */
 
 typedef struct calls {
     pm_request *req;
@@ -266,7 +266,7 @@ static void entry_rpc_bench(pm_request *req, void *ctx)
         entry_calls_end(run);
 }
 
-/* ---- The rest --------------------------------------------------------------- */
+/* ---- The rest ------------------------------------------------------------ */
 
 static void entry_kick_me(pm_request *req, void *ctx)
 {
