@@ -39,5 +39,7 @@ void pmi_asked_cut(pmi_asked *asked, pmi_link *calls);
 void pmi_asked_fini(pmi_asked *asked);
 /* Where the holder of the app finds it. */
 pmi_asked *pmi_rpc_asked(pmi_rpc *rpc);
+/* The links and what was refused on them, to look at. */
+const pmi_peers *pmi_rpc_peers(const pmi_rpc *rpc);
 
 #endif

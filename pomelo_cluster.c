@@ -19,7 +19,7 @@ struct pmi_cluster {
     pmi_map by_id;
     pmi_map by_type; /* type -> cluster_type */
     size_t count;
-    void (*added)(pm_app *app, pmi_server *server);
+    pm_err (*added)(pm_app *app, pmi_server *server);
     void (*removed)(pm_app *app, pmi_server *server);
 };
 
@@ -225,7 +225,7 @@ pmi_server *pmi_cluster_next(pmi_cluster *cluster, pmi_server *after)
 }
 
 void pmi_cluster_watch(pmi_cluster *cluster,
-                       void (*added)(pm_app *app, pmi_server *server),
+                       pm_err (*added)(pm_app *app, pmi_server *server),
                        void (*removed)(pm_app *app, pmi_server *server))
 {
     cluster->added = added;
@@ -284,6 +284,18 @@ bool pm_server_is_up(const pm_app *app, const char *id)
     return server && server->up;
 }
 
+/* Out of the lists; who refers to it keeps it. */
+static void cluster_take_out(pmi_cluster *cluster, pmi_server *record)
+{
+    pmi_map_remove(&cluster->by_id, pm_text(record->pub.id));
+    cluster_list_remove(cluster, record);
+    pmi_list_remove(&record->in_table);
+    pmi_list_add(&cluster->gone, &record->in_table);
+    cluster->count--;
+    record->removed = true;
+    record->up = false;
+}
+
 pm_err pm_server_add(pm_app *app, const pm_server *server)
 {
     pmi_cluster *cluster = pmi_app_cluster(app);
@@ -297,10 +309,15 @@ pm_err pm_server_add(pm_app *app, const pm_server *server)
         return err;
     pmi_loop_enter(loop); /* a listener may free the app */
     if (cluster->added)
-        cluster->added(app, record);
-    pmi_app_server_added(app, &record->pub);
+        err = cluster->added(app, record);
+    if (err == PM_OK) {
+        pmi_app_server_added(app, &record->pub);
+    } else {
+        cluster_take_out(cluster, record);
+        pmi_server_unref(cluster, record);
+    }
     pmi_loop_leave(loop);
-    return PM_OK;
+    return err;
 }
 
 pm_err pm_server_remove(pm_app *app, const char *id)
@@ -313,13 +330,7 @@ pm_err pm_server_remove(pm_app *app, const char *id)
     if (&record->pub == pm_app_server(app))
         return PM_EINVAL;
     pmi_loop_enter(loop);
-    pmi_map_remove(&cluster->by_id, pm_text(id));
-    cluster_list_remove(cluster, record);
-    pmi_list_remove(&record->in_table);
-    pmi_list_add(&cluster->gone, &record->in_table);
-    cluster->count--;
-    record->removed = true;
-    record->up = false;
+    cluster_take_out(cluster, record);
     if (cluster->removed)
         cluster->removed(app, record);
     pmi_app_server_removed(app, record->pub.id);

@@ -41,9 +41,9 @@ void pmi_server_unref(pmi_cluster *cluster, pmi_server *server);
 /* Told by the link; emits server_up / server_down when it changes. */
 void pmi_cluster_set_up(pmi_cluster *cluster, pmi_server *server, bool up);
 /* Who wants to know of added and removed records (pomelo_rpc: open, close
- * links). */
+ * links). When `added` fails the record was never there. */
 void pmi_cluster_watch(pmi_cluster *cluster,
-                       void (*added)(pm_app *app, pmi_server *server),
+                       pm_err (*added)(pm_app *app, pmi_server *server),
                        void (*removed)(pm_app *app, pmi_server *server));
 /* Walks all records in table order. */
 pmi_server *pmi_cluster_next(pmi_cluster *cluster, pmi_server *after);

@@ -131,10 +131,14 @@ static uint64_t peer_backoff_us(pmi_peer *peer)
 }
 
 /* A dialled link is lost: everybody who waits on it is told, and it is tried
- * again. */
+ * again. From one that was never proven nothing has left. */
 static void peer_lost(pmi_peer *peer, pm_close_reason why)
 {
     pmi_peers *peers = peer->owner;
+    if (peer->state != PMI_PEER_UP) {
+        peers->refused[why]++;
+        why = PM_CLOSE_CONNECT;
+    }
     pmi_conn_free(peer->conn);
     peer->conn = NULL;
     peer->state = PMI_PEER_DOWN;

@@ -49,8 +49,9 @@ typedef struct pmi_peer_ops {
     void (*frame)(pmi_peer *peer, const pmi_frame *frame);
     /* A dialled link is proven. */
     void (*up)(pmi_peer *peer);
-    /* The link is gone (or the first try failed): nothing on it will be
-     * answered. Not called for accepted links that never proved themselves. */
+    /* The link is gone: nothing on it will be answered. PM_CLOSE_CONNECT: it
+     * was never proven, nothing has left. Not called for accepted links that
+     * never proved themselves. */
     void (*down)(pmi_peer *peer, pm_close_reason why);
 } pmi_peer_ops;
 

@@ -28,6 +28,7 @@ typedef struct rpc_call {
     pm_err err;            /* what the task tells */
     bool failing;          /* the task is under way */
     bool routing;          /* the router has it */
+    bool starting;         /* pmi_rpc_send has not returned: not accepted yet */
     struct rpc_copy *copy; /* what the router must outlast */
 } rpc_call;
 
@@ -404,15 +405,16 @@ static pm_err rpc_send(pmi_rpc *rpc, const pmi_rpc_send_opts *opts,
     id = call->id;
     pmi_timer_set(pm_app_loop(rpc->app), &call->deadline,
                   (uint64_t)send.deadline_ms * 1000, rpc_late);
+    call->starting = true;
     err = rpc_send_any(rpc, &send, call);
-    /* A router that frees the app has completed the call already. */
-    if (err && rpc_find(rpc, id) == call) {
+    call->starting = false;
+    if (err == PM_OK && rpc->closed)
+        err = PM_ECLOSED; /* the router has freed the app */
+    if (err)
         rpc_call_end(call);
-        return err;
-    }
-    if (call_id)
+    else if (call_id)
         *call_id = id;
-    return PM_OK;
+    return err;
 }
 
 pm_err pmi_rpc_send(pmi_rpc *rpc, const pmi_rpc_send_opts *opts,
@@ -492,10 +494,7 @@ static pm_err rpc_lost_err(const pmi_peer *peer, pm_close_reason why)
 {
     if (peer->state == PMI_PEER_CLOSED)
         return PM_ENOSERVER;
-    if (why == PM_CLOSE_CONNECT || why == PM_CLOSE_AUTH ||
-        why == PM_CLOSE_HANDSHAKE_TIMEOUT)
-        return PM_EDOWN;
-    return PM_ECLOSED;
+    return why == PM_CLOSE_CONNECT ? PM_EDOWN : PM_ECLOSED;
 }
 
 static void rpc_peer_down(pmi_peer *peer, pm_close_reason why)
@@ -515,13 +514,12 @@ static void rpc_peer_down(pmi_peer *peer, pm_close_reason why)
 static const pmi_peer_ops rpc_peer_ops = {rpc_peer_frame, rpc_peer_up,
                                           rpc_peer_down};
 
-static void rpc_server_added(pm_app *app, pmi_server *server)
+static pm_err rpc_server_added(pm_app *app, pmi_server *server)
 {
     pmi_rpc *rpc = pmi_app_rpc(app);
-    if (pmi_app_state_of(app) == PMI_APP_RUNNING && !rpc_is_self(rpc, server) &&
-        pmi_peer_dial(&rpc->peers, server))
-        PMI_LOG(rpc->env, PM_LOG_ERROR, "rpc", "no memory for a link to %s",
-                server->pub.id);
+    if (pmi_app_state_of(app) != PMI_APP_RUNNING || rpc_is_self(rpc, server))
+        return PM_OK;
+    return pmi_peer_dial(&rpc->peers, server);
 }
 
 static void rpc_server_removed(pm_app *app, pmi_server *server)
@@ -588,6 +586,11 @@ pmi_asked *pmi_rpc_asked(pmi_rpc *rpc)
     return &rpc->asked;
 }
 
+const pmi_peers *pmi_rpc_peers(const pmi_rpc *rpc)
+{
+    return &rpc->peers;
+}
+
 pm_err pmi_rpc_start(pmi_rpc *rpc)
 {
     pmi_cluster *cluster = pmi_app_cluster(rpc->app);
@@ -635,7 +638,7 @@ void pmi_rpc_close(pmi_rpc *rpc)
     pmi_link *calls;
     rpc->closed = true;
     for (uint32_t i = 0; i < rpc->slots_count; i++)
-        if (rpc->slots[i].call)
+        if (rpc->slots[i].call && !rpc->slots[i].call->starting)
             rpc_complete_with(rpc->slots[i].call, PM_ECLOSED);
     while ((calls = rpc_served(&rpc->peers)))
         pmi_asked_cut(&rpc->asked, calls);
