@@ -580,6 +580,7 @@ void pm_app_free(pm_app *app)
     pmi_task_cancel(&app->stop_task);
     app_clear_timers(app);
     app_close(app);
+    pmi_remotes_close(app->remotes);
     pmi_channels_close(app->channels);
     pmi_sessions_close(app->sessions);
     app_tell_stopped(app, PM_ECLOSED);

@@ -23,6 +23,7 @@ struct pmi_remotes {
     pmi_map by_method;
     remote_filter *filters;
     size_t filters_count;
+    pmi_link telling; /* remote_call whose result is with the filters */
     pm_rpc_error_cb error;
     void *error_ctx;
 };
@@ -33,6 +34,8 @@ typedef struct remote_call {
     const pmi_env *env; /* the loop's: it may outlive the app's */
     pm_rpc_cb cb;
     void *ctx;
+    pmi_link telling;
+    const pm_rpc_result *result; /* borrowed while it is told */
     char method[256];
 } remote_call;
 
@@ -47,6 +50,7 @@ pm_err pmi_remotes_new(pm_app *app, pmi_remotes **out)
     remotes->app = app;
     remotes->env = env;
     pmi_loop_map_init(pm_app_loop(app), &remotes->by_method);
+    pmi_list_init(&remotes->telling);
     pmi_rpc_serve(pmi_app_rpc(app), PMI_OP_CALL, remote_serve);
     *out = remotes;
     return PM_OK;
@@ -179,18 +183,33 @@ static void remote_after(const remote_call *call, const pm_rpc_result *result)
 static void remote_answer(const pmi_rpc_answer *answer, void *ctx)
 {
     remote_call *call = ctx;
-    pm_rpc_cb cb = call->cb;
-    void *cb_ctx = call->ctx;
+    remote_call told;
+    call->result = &answer->result;
+    pmi_list_add(&pmi_app_remotes(call->app)->telling, &call->telling);
     remote_after(call, &answer->result);
+    pmi_list_remove(&call->telling);
+    told = *call;
     pmi_free(call->env, call);
-    cb(&answer->result, cb_ctx);
+    if (told.cb)
+        told.cb(&answer->result, told.ctx);
+}
+
+void pmi_remotes_close(pmi_remotes *remotes)
+{
+    pmi_link *node;
+    while ((node = pmi_list_take(&remotes->telling))) {
+        remote_call *call = PMI_OUTER(node, remote_call, telling);
+        pm_rpc_cb cb = call->cb;
+        call->cb = NULL;
+        cb(call->result, call->ctx);
+    }
 }
 
 static remote_call *remote_call_new(pm_app *app, const pm_rpc_opts *opts,
                                     pm_rpc_cb cb, void *ctx)
 {
     const pmi_env *env = pmi_loop_env(pm_app_loop(app));
-    remote_call *call = pmi_alloc(env, sizeof *call);
+    remote_call *call = pmi_zalloc(env, sizeof *call);
     if (!call)
         return NULL;
     call->app = app;

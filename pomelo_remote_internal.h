@@ -9,6 +9,9 @@
 typedef struct pmi_remotes pmi_remotes;
 /* Registers what it serves (PMI_OP_CALL). */
 pm_err pmi_remotes_new(pm_app *app, pmi_remotes **out);
+/* The app is freed, perhaps by a filter of a call that is being told: its
+ * caller hears it now. */
+void pmi_remotes_close(pmi_remotes *remotes);
 void pmi_remotes_free(pmi_remotes *remotes);
 
 #endif
