@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* pomelo_call_internal.h -- being asked: the calls that this server has to answer.
+/* pomelo_call_internal.h -- being asked: the calls that this server has to
+ * answer.
  *
  * A pm_call belongs to the accepted link that it came on (or to this server
  * itself) until its holder ends it; when the link goes first, what is answered

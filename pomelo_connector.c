@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* pomelo_connector.c -- the frontend: who may come in, and what comes up from a client.
+/* pomelo_connector.c -- the frontend: who may come in, and what comes up from
+ * a client.
  *
  *   INITED --handshake--> (callback) --answer--> WAIT_ACK --ack--> WORKING
  *      any state --malformed, limit, kick, peer gone--> CLOSED

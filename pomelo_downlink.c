@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* pomelo_downlink.c -- what goes down to a client: answers, pushes, heartbeats, kicks.
+/* pomelo_downlink.c -- what goes down to a client: answers, pushes,
+ * heartbeats, kicks.
  *
  *     | type | length (3) | flag | id? | route? | body ... |
  *     \__ package head __/ \__ message head __/

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* pomelo_downlink_internal.h -- one client's connection as the frontend sees it, and
- * what goes down to it: answers, pushes, heartbeats, kicks. What comes up from
- * it is pomelo_connector's. */
+/* pomelo_downlink_internal.h -- one client's connection as the frontend sees
+ * it, and what goes down to it: answers, pushes, heartbeats, kicks. What comes
+ * up from it is pomelo_connector's. */
 #ifndef PMI_DOWNLINK_INTERNAL_H
 #define PMI_DOWNLINK_INTERNAL_H
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* pomelo_frame_internal.h -- the wire between servers: `u32 length (big endian) | envelope`,
- * the envelope standard protobuf (docs/PROTOCOL.md). Bytes and structs only. */
+/* pomelo_frame_internal.h -- the wire between servers: `u32 length (big
+ * endian) | envelope`, the envelope standard protobuf (docs/PROTOCOL.md).
+ * Bytes and structs only. */
 #ifndef PMI_FRAME_INTERNAL_H
 #define PMI_FRAME_INTERNAL_H
 

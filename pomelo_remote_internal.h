@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* pomelo_remote_internal.h -- the application's own calls between servers: remotes,
- * pm_rpc_*, their filters. */
+/* pomelo_remote_internal.h -- the application's own calls between servers:
+ * remotes, pm_rpc_*, their filters. */
 #ifndef PMI_REMOTE_INTERNAL_H
 #define PMI_REMOTE_INTERNAL_H
 

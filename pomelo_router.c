@@ -48,6 +48,7 @@ struct pmi_router {
     router_type *fallback; /* "default"; NULL: never registered */
     pmi_link open;         /* choices that somebody waits for */
     pmi_link late;         /* forgotten ones that the application holds */
+    const pmi_router_sessions *sessions; /* set before the first choice */
     pm_choice *spares;
     uint32_t spares_count;
 };
@@ -55,6 +56,7 @@ struct pmi_router {
 struct pm_choice {
     pmi_link link;
     pmi_router *router; /* NULL: the app is gone */
+    const pmi_router_sessions *sessions;
     pm_loop *loop;
     router_type *type;
     pm_param param;
@@ -115,12 +117,13 @@ static uint32_t router_list_in_flight(const void *of, size_t index)
 }
 
 /* What a built-in way goes by. Nobody logged in and no parameter are "". */
-static pm_slice router_key(pm_param param, char *digits, size_t size)
+static pm_slice router_key(const pmi_router *router, pm_param param,
+                           char *digits, size_t size)
 {
     switch (param.kind) {
     case PM_PARAM_SESSION:
-        return pm_text(param.as.session ? pm_session_uid(param.as.session)
-                                        : NULL);
+        return pm_text(
+            param.as.session ? router->sessions->uid(param.as.session) : NULL);
     case PM_PARAM_INTEGER:
         return pm_bytes(digits,
                         pmi_format(digits, size, "%" PRId64, param.as.integer));
@@ -132,18 +135,18 @@ static pm_slice router_key(pm_param param, char *digits, size_t size)
     return pm_text("");
 }
 
-static pm_err router_pick(router_type *type, pmi_route_way way,
-                          const pmi_server_list *servers, pm_param param,
-                          pmi_server **out)
+static pm_err router_pick(const pmi_router *router, router_type *type,
+                          pmi_route_way way, const pmi_server_list *servers,
+                          pm_param param, pmi_server **out)
 {
     pmi_route_list list = {
         servers,        servers->count,     servers->version,
         router_list_id, router_list_weight, router_list_in_flight};
     char digits[24];
     size_t index = 0;
-    pm_err err =
-        pmi_route_pick(&type->route, way, &list,
-                       router_key(param, digits, sizeof digits), &index);
+    pm_err err = pmi_route_pick(
+        &type->route, way, &list,
+        router_key(router, param, digits, sizeof digits), &index);
     *out = err ? NULL : servers->at[index];
     return err;
 }
@@ -157,7 +160,7 @@ static bool router_keep_param(pm_choice *choice, pm_param param)
     size_t len;
     choice->param = param;
     if (param.kind == PM_PARAM_SESSION && param.as.session)
-        pm_session_ref((pm_session *)(uintptr_t)param.as.session);
+        choice->sessions->ref((pm_session *)(uintptr_t)param.as.session);
     if (param.kind != PM_PARAM_STRING || !param.as.string)
         return true;
     len = strlen(param.as.string);
@@ -178,7 +181,7 @@ static void router_drop_param(pm_choice *choice)
     pmi_free(pmi_loop_env(choice->loop), choice->text);
     choice->text = NULL;
     if (param.kind == PM_PARAM_SESSION)
-        pm_session_unref((pm_session *)(uintptr_t)param.as.session);
+        choice->sessions->unref((pm_session *)(uintptr_t)param.as.session);
 }
 
 static void router_free_choice(pm_choice *choice)
@@ -212,6 +215,7 @@ static pm_choice *router_new_choice(pmi_router *router, pm_param param)
         return NULL;
     memset(choice, 0, offsetof(pm_choice, small));
     choice->router = router;
+    choice->sessions = router->sessions;
     choice->loop = loop;
     if (router_keep_param(choice, param))
         return choice;
@@ -272,7 +276,7 @@ pm_err pmi_router_choose(pmi_router *router, pm_slice name, pm_param param,
         return router_ask(router, type, rule, param, done, ctx);
     if (rule->rule == ROUTER_BUILTIN)
         way = rule->way;
-    if (router_pick(type, way, servers, param, &server) == PM_ENOMEM)
+    if (router_pick(router, type, way, servers, param, &server) == PM_ENOMEM)
         return PM_ENOMEM;
     done(server, ctx);
     return PM_OK;
@@ -306,6 +310,12 @@ pm_err pmi_router_new(pm_app *app, pmi_router **out)
     pmi_list_init(&router->late);
     *out = router;
     return PM_OK;
+}
+
+void pmi_router_set_sessions(pmi_router *router,
+                             const pmi_router_sessions *sessions)
+{
+    router->sessions = sessions;
 }
 
 void pmi_router_close(pmi_router *router)

@@ -8,6 +8,15 @@
 
 typedef struct pmi_router pmi_router;
 pm_err pmi_router_new(pm_app *app, pmi_router **out);
+/* What a router needs of sessions, which stand on a higher floor: handed in by
+ * them, before the first choice. */
+typedef struct pmi_router_sessions {
+    const char *(*uid)(const pm_session *session);
+    void (*ref)(pm_session *session);
+    void (*unref)(pm_session *session); /* NULL is fine */
+} pmi_router_sessions;
+void pmi_router_set_sessions(pmi_router *router,
+                             const pmi_router_sessions *sessions);
 /* Choices that are still open complete with NULL, inside this call: for whoever
  * waits for them and ends. The router itself stays as it is. */
 void pmi_router_close(pmi_router *router);

@@ -19,6 +19,9 @@ struct pmi_sessions {
     pmi_link waits; /* pmi_session_done, still to be told */
 };
 
+static const pmi_router_sessions session_for_routers = {
+    pm_session_uid, pm_session_ref, pm_session_unref};
+
 pm_err pmi_sessions_new(pm_app *app, pmi_sessions **out)
 {
     const pmi_env *env = pmi_app_env(app);
@@ -31,6 +34,7 @@ pm_err pmi_sessions_new(pm_app *app, pmi_sessions **out)
     pmi_loop_map_init(pm_app_loop(app), &sessions->by_uid);
     pmi_list_init(&sessions->all);
     pmi_list_init(&sessions->waits);
+    pmi_router_set_sessions(pmi_app_router(app), &session_for_routers);
     *out = sessions;
     return PM_OK;
 }

@@ -24,7 +24,7 @@
 #include <cjson/cJSON.h>
 #include <limits.h>
 
-/* ---- Blocks of a doc ------------------------------------------------------ */
+/* ---- Blocks of a doc --------------------------------------------------- */
 #define JSON_ALIGN sizeof(max_align_t)
 #define JSON_BLOCK_MIN 4096
 #define JSON_BLOCK_MAX (64 * 1024)
@@ -80,7 +80,7 @@ void pmi_json_doc_fini(pmi_json_doc *doc)
     doc->root = NULL;
 }
 
-/* ---- The reader ------------------------------------------------------------ */
+/* ---- The reader -------------------------------------------------------- */
 typedef enum json_wish { JSON_CHECK, JSON_TREE, JSON_DOC } json_wish;
 
 typedef struct json_reader {
@@ -142,7 +142,7 @@ static bool json_is_digit(const json_reader *r)
     return r->at < r->end && *r->at >= '0' && *r->at <= '9';
 }
 
-/* ---- Strings ----------------------------------------------------------------- */
+/* ---- Strings ----------------------------------------------------------- */
 /* What the first walk over a string has found. */
 typedef struct json_string {
     const uint8_t *raw; /* behind the quote */
@@ -316,7 +316,7 @@ static bool json_read_text(json_reader *r, char **out)
     return true;
 }
 
-/* ---- Numbers and words -------------------------------------------------------- */
+/* ---- Numbers and words ------------------------------------------------- */
 static bool json_skip_digits(json_reader *r)
 {
     if (!json_is_digit(r))
@@ -386,7 +386,7 @@ static bool json_read_word(json_reader *r, const char *word, int type,
     return true;
 }
 
-/* ---- Values --------------------------------------------------------------------- */
+/* ---- Values ------------------------------------------------------------ */
 static bool json_read_value(json_reader *r, cJSON *node);
 
 /* A key and its colon. */
@@ -498,7 +498,7 @@ static bool json_read_value(json_reader *r, cJSON *node)
     }
 }
 
-/* ---- Whole texts ------------------------------------------------------------------ */
+/* ---- Whole texts ------------------------------------------------------- */
 static void json_reader_init(json_reader *r, json_wish wish, pm_slice text,
                              uint32_t depth_max)
 {
@@ -594,7 +594,7 @@ pm_err pm_json_tree(pm_slice text, cJSON **out)
     return pmi_json_parse(&env, text, PMI_JSON_DEPTH_MAX, out, NULL);
 }
 
-/* ---- What trees are asked ----------------------------------------------------------- */
+/* ---- What trees are asked ---------------------------------------------- */
 const cJSON *pmi_json_get(const cJSON *object, const char *name)
 {
     const cJSON *node;

@@ -37,7 +37,7 @@ static const char *json_keys_name(const cJSON *node)
     return node->string ? node->string : "";
 }
 
-/* ---- Sort ---------------------------------------------------------------- */
+/* ---- Sort -------------------------------------------------------------- */
 static bool json_keys_before(const pmi_json_key *a, const pmi_json_key *b)
 {
     int order;
@@ -85,7 +85,7 @@ static void json_keys_sort(pmi_json_key *keys, pmi_json_key *spare,
         memcpy(keys, from, count * sizeof *keys);
 }
 
-/* ---- After reading -------------------------------------------------------- */
+/* ---- After reading ----------------------------------------------------- */
 /* For few members: is there a twin, or a key like an index? */
 static bool json_keys_plain(const cJSON *object)
 {
@@ -198,7 +198,7 @@ pm_err pmi_json_keys_settle(const pmi_env *env, cJSON *object, size_t count,
     return PM_OK;
 }
 
-/* ---- Before printing ------------------------------------------------------- */
+/* ---- Before printing --------------------------------------------------- */
 bool pmi_json_keys_in_order(const cJSON *object)
 {
     const cJSON *node = object->child;

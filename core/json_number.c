@@ -26,7 +26,7 @@
 #define NUMBER_DIGITS 800 /* digits that matter: 767 decide any tie */
 #define NUMBER_LIMBS 96   /* of 32 bits; the largest product has 85 */
 
-/* ---- 128 bits ----------------------------------------------------------- */
+/* ---- 128 bits ---------------------------------------------------------- */
 typedef struct number_wide {
     uint64_t hi, lo;
 } number_wide;
@@ -188,7 +188,7 @@ static number_wide number_scale(uint64_t m, const number_power *p,
     return out;
 }
 
-/* ---- Big integers ------------------------------------------------------- */
+/* ---- Big integers ------------------------------------------------------ */
 typedef struct number_big {
     uint32_t n; /* limbs used; the highest is not 0 */
     uint32_t limb[NUMBER_LIMBS];
@@ -279,7 +279,7 @@ static void number_big_sub(number_big *a, const number_big *b)
         a->n--;
 }
 
-/* ---- To text ------------------------------------------------------------ */
+/* ---- To text ----------------------------------------------------------- */
 /* A positive double: m * 2^q. */
 typedef struct number_binary {
     uint64_t m;
@@ -524,7 +524,7 @@ size_t pmi_json_number(double value, char out[32])
     return len;
 }
 
-/* ---- From text ---------------------------------------------------------- */
+/* ---- From text --------------------------------------------------------- */
 /* |value| = digits * 10^exp, or a bit more when digits are left over. */
 typedef struct number_text {
     pm_slice digits; /* mantissa from its first digit that is not 0 */

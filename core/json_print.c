@@ -20,7 +20,7 @@ typedef struct json_writer {
     pm_err err;
 } json_writer;
 
-/* ---- Strings ---------------------------------------------------------------- */
+/* ---- Strings ----------------------------------------------------------- */
 /* \uXXXX in lower case. */
 static void json_put_unicode(pmi_buf *out, uint32_t unit)
 {
@@ -97,7 +97,7 @@ void pmi_json_add_string(pmi_buf *out, pm_slice text)
     json_put_string(out, text, false);
 }
 
-/* ---- Values ------------------------------------------------------------------ */
+/* ---- Values ------------------------------------------------------------ */
 static void json_put_value(json_writer *w, const cJSON *node);
 
 static void json_put_number(json_writer *w, double value)
@@ -203,7 +203,7 @@ static void json_put_value(json_writer *w, const cJSON *node)
         w->err = PM_ENOMEM;
 }
 
-/* ---- Whole trees --------------------------------------------------------------- */
+/* ---- Whole trees ------------------------------------------------------- */
 static pm_err json_print(const cJSON *tree, uint32_t depth_max, bool doc,
                          pmi_buf *out)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* core/pb.h -- standard protobuf fields, read and written one by one: the only door to
- * nanopb. For the envelope between servers, whose few fields need neither
- * generated code nor a copy. */
+/* core/pb.h -- standard protobuf fields, read and written one by one: the only
+ * door to nanopb. For the envelope between servers, whose few fields need
+ * neither generated code nor a copy. */
 #ifndef PMI_PB_H
 #define PMI_PB_H
 

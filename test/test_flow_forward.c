@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A request goes from a client through a frontend to a backend and back, in one
+/* test_flow_forward.c -- a request goes from a client through a frontend to a backend and back, in one
  * thread, without a socket, on a virtual clock; then everything that can happen
  * on the way does happen. LIFETIMES.md names these tests. */
 #include "flow.h"

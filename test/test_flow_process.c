@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Two processes and real sockets: the backend is killed while it has a request,
+/* test_flow_process.c -- two processes and real sockets: the backend is killed while it has a request,
  * and the client hears 500 at once; the backend comes back and is used again.
  * And a host that owns the event_base and leaves SIGPIPE alone survives a peer
  * that resets while it is written to. */
