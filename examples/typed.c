@@ -14,9 +14,7 @@
 #include <pb_decode.h>
 #include <pb_encode.h>
 
-#include "pomelo.h"
-
-#include <stdio.h>
+#include "examples/demo.h"
 
 typedef struct typed_move {
     int32_t dx, dy;
@@ -43,9 +41,9 @@ PB_BIND(typed_place, typed_place, AUTO)
 enum { TYPED_FAR = 10, TYPED_ROOM = 64 };
 
 typedef struct typed {
-    pm_loop *loop;
+    demo demo;
     typed_place player;
-    int answers, right;
+    int answers;
 } typed;
 
 /* ---- The server --------------------------------------------------------- */
@@ -80,9 +78,9 @@ static void typed_answered(pm_client *client, pm_err err, pm_body body,
         printf("at %d,%d after %u steps\n", at.x, at.y, at.steps);
     else
         puts("refused");
-    self->right += is_place ? at.x == -3 && at.y == 7 : self->answers == 1;
+    self->demo.right += is_place ? at.x == -3 && at.y == 7 : self->answers == 1;
     if (++self->answers == 2)
-        pm_loop_break(self->loop);
+        pm_loop_break(self->demo.loop);
 }
 
 static void typed_ask(pm_client *client, typed *self, typed_move move)
@@ -92,7 +90,7 @@ static void typed_ask(pm_client *client, typed *self, typed_move move)
     if (pm_body_encode(&typed_move_msg, &move, room, sizeof room, &body) ||
         pm_client_request(client, "world.player.move", body, typed_answered,
                           self))
-        pm_loop_break(self->loop);
+        pm_loop_break(self->demo.loop);
 }
 
 static void typed_connected(pm_client *client, const struct cJSON *user,
@@ -103,45 +101,15 @@ static void typed_connected(pm_client *client, const struct cJSON *user,
     typed_ask(client, ctx, (typed_move){100, 0});
 }
 
-/* Connecting failed, or the server ended it. */
-static void typed_lost(pm_client *client, pm_close_reason reason, int code,
-                       void *ctx)
+static pm_err typed_configure(pm_app *app, void *ctx)
 {
-    typed *self = ctx;
-    (void)client;
-    (void)code;
-    puts(pm_close_text(reason));
-    pm_loop_break(self->loop);
+    return pm_app_handler(app, "world.player.move", typed_handle, ctx);
 }
 
 int main(void)
 {
     typed self = {0};
-    pm_server server = {.id = "world-1", .type = "world", .frontend = true};
-    pm_app_opts opts = pm_app_opts_default();
-    pm_client_opts client_opts = pm_client_opts_default();
-    pm_app *app = NULL;
-    pm_client *client = NULL;
-    if (pm_loop_new(&self.loop, NULL))
-        return 1;
-    opts.loop = client_opts.loop = self.loop;
-    opts.servers = &server;
-    opts.servers_count = 1;
-    opts.client_bind = client_opts.host = "127.0.0.1";
-    client_opts.transport = PM_TRANSPORT_MEMORY;
-    client_opts.events.connected = typed_connected;
-    client_opts.events.disconnected = typed_lost;
-    client_opts.ctx = &self;
-    if (pm_app_new(&app, &opts) == PM_OK &&
-        pm_app_handler(app, "world.player.move", typed_handle, &self) ==
-            PM_OK &&
-        pm_app_start(app) == PM_OK) {
-        client_opts.port = pm_app_client_port(app);
-        if (pm_client_new(&client, &client_opts) == PM_OK)
-            pm_loop_run(self.loop);
-    }
-    pm_client_free(client);
-    pm_app_free(app);
-    pm_loop_free(self.loop);
-    return self.right == 2 ? 0 : 1;
+    pm_err err =
+        demo_run(&self.demo, "world", typed_configure, typed_connected);
+    return err == PM_OK && self.demo.right == 2 ? 0 : 1;
 }
