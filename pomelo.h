@@ -419,6 +419,63 @@ typedef struct pm_rpc_opts_app {
         silent_ms; /* 0: 10,000. A peer that says nothing so long is down */
 } pm_rpc_opts_app;
 
+/* An entry of adminServer.json: servers of this type prove themselves to the
+ * master by this token. */
+typedef struct pm_admin_token {
+    const char *type, *token;
+} pm_admin_token;
+
+/* An entry of adminUser.json. */
+typedef struct pm_admin_user {
+    const char *username, *password;
+    int level; /* 1: may do everything; 2 and more: may look */
+} pm_admin_user;
+
+/* How a server finds its master, and what the master's own app needs. All
+ * zero: there is no master, the table alone says who exists. Texts are copied.
+ */
+typedef struct pm_master_opts {
+    /* Of every app. */
+    const char *host;          /* the master's; NULL with a port: 127.0.0.1 */
+    uint16_t port;             /* 0: there is no master */
+    const char *token;         /* this server's; NULL: none */
+    uint32_t reconnect_ms_max; /* 0: 3,000. Longest pause between two tries */
+    /* What a console's stop and kill do to this app. NULL: pm_app_stop. pm_run
+     * sets it when it is NULL: the process ends when its last app has stopped.
+     * at_once: do not drain. */
+    void (*stop)(pm_app *app, bool at_once, void *ctx);
+    void *ctx; /* for all callbacks of this struct */
+
+    /* Of the master's own app (type "master") alone. */
+    const pm_admin_token *tokens; /* with count 0 every server is believed,
+                                     which is allowed on loopback only */
+    size_t tokens_count;
+    const pm_admin_user *users; /* with count 0 no console is let in */
+    size_t users_count;
+    const char *start; /* servers of the table that the master has started:
+                          NULL none, "all", a type, or an id */
+    uint32_t grace_ms; /* 0: 1,000. A server whose link broke without a word is
+                          announced as gone after this time */
+    uint32_t request_ms;    /* 0: 10,000. For an answer of a server */
+    uint32_t message_bytes; /* 0: 1 MiB. Of what comes in from one link */
+    /* The library never forks. Each may be NULL; a console's request that needs
+     * it is then answered with an error. `server` and its texts are borrowed
+     * until the callback returns; raw has every key of its entry.
+     *
+     * spawn: start the process of this server; it registers when it runs. What
+     * is returned is whether it could be started. When the process ends, say
+     * so by pm_master_exited. */
+    pm_err (*spawn)(pm_app *app, const pm_server *server, void *ctx);
+    /* terminate: end this server's process at once; it has not stopped when
+     * asked to, or is in the way (restart-force). `pid` is what it has said of
+     * itself, 0 when unknown: never to be believed without a look. */
+    pm_err (*terminate)(pm_app *app, const pm_server *server, int64_t pid,
+                        void *ctx);
+    /* pin: a server with `cpu` has registered. */
+    void (*pin)(pm_app *app, const pm_server *server, int64_t pid, int core,
+                void *ctx);
+} pm_master_opts;
+
 typedef struct pm_app_opts {
     size_t size;
     pm_loop *loop;            /* borrowed until the app is freed */
@@ -436,6 +493,7 @@ typedef struct pm_app_opts {
     const char
         *client_bind;     /* address of the client port; NULL: all addresses */
     const char *rpc_bind; /* NULL: the server's host */
+    pm_master_opts master;
 } pm_app_opts;
 
 static inline pm_app_opts pm_app_opts_default(void)
@@ -498,6 +556,11 @@ typedef struct pm_app_events {
     void (*server_removed)(pm_app *app, const char *server_id, void *ctx);
     void (*server_up)(pm_app *app, const pm_server *server, void *ctx);
     void (*server_down)(pm_app *app, const pm_server *server, void *ctx);
+    /* The master says that every server of its table runs. Once. */
+    void (*all_started)(pm_app *app, void *ctx);
+    /* A console adds or removes a cron here: {"id","time","action"}. */
+    void (*cron_added)(pm_app *app, const struct cJSON *cron, void *ctx);
+    void (*cron_removed)(pm_app *app, const struct cJSON *cron, void *ctx);
 } pm_app_events;
 static inline pm_app_events pm_app_events_default(void)
 {
@@ -947,6 +1010,133 @@ PM_API bool pm_server_is_up(const pm_app *app, const char *id);
  * PM_ENOTFOUND, PM_ENOMEM */
 PM_API pm_err pm_server_add(pm_app *app, const pm_server *server);
 PM_API pm_err pm_server_remove(pm_app *app, const char *id);
+
+/* ==== Master and monitor ====================================================
+ * Pomelo's admin protocol. An app whose type is "master" is the master: it
+ * listens on its server's `port` for servers and consoles, tells every server
+ * who has come and gone, and has servers started by the callbacks of
+ * pm_master_opts. Every other app with opts.master.port registers there, and
+ * adds to and removes from its table what it is told. Traffic never needs the
+ * master: while it is away the table stays as it is. */
+
+/* What the master knows of strangers and of its own work, since the start. */
+typedef struct pm_master_counts {
+    size_t size;            /* of the caller's struct, set before the call */
+    uint64_t registered;    /* servers, reconnects included */
+    uint64_t consoles;      /* logins */
+    uint64_t refused_auth;  /* no token, a wrong one, no such user */
+    uint64_t refused_json;  /* not JSON, or not an object where one is due */
+    uint64_t refused_frame; /* no MQTT, or too long */
+    uint64_t refused_level; /* a user without the right */
+    uint64_t refused_links; /* too many at a time, or not registered in time */
+    uint64_t late_removals; /* of a connection that a newer one had replaced */
+    uint64_t spawned, respawned;
+} pm_master_counts;
+/* PM_EINVAL, PM_ESTATE this app is no master. */
+PM_API pm_err pm_master_counts_get(const pm_app *app, pm_master_counts *counts);
+/* A process that `spawn` has started has ended: with auto-restart it is started
+ * again, also when it never came so far as to register. PM_ESTATE this app is
+ * no master; PM_ENOTFOUND. */
+PM_API pm_err pm_master_exited(pm_app *app, const char *server_id);
+/* Is this app registered at its master (or is it the master)? */
+PM_API bool pm_master_is_up(const pm_app *app);
+
+/* ---- Modules: what can be asked over the console ----------------------- */
+/* A question or a word on its way: end it exactly once, now or later, by
+ * pm_admin_reply or pm_admin_fail; also when nobody waits for an answer. */
+typedef struct pm_admin_call pm_admin_call;
+PM_API pm_app *pm_admin_app(const pm_admin_call *call);
+/* NULL: none was sent (a timer's turn). Borrowed until the call ends. */
+PM_API const struct cJSON *pm_admin_body(const pm_admin_call *call);
+/* The server's id or the console's user name; "" for the master and for a
+ * timer. Borrowed until the call ends. */
+PM_API const char *pm_admin_from(const pm_admin_call *call);
+PM_API bool pm_admin_is_notify(const pm_admin_call *call);
+/* body: borrowed until this call returns; may be NULL. PM_ENOTIFY (harmless),
+ * PM_ECLOSED who asked is gone, PM_EDEPTH, PM_ESIZE, PM_ELIMIT, PM_ENOMEM */
+PM_API pm_err pm_admin_reply(pm_admin_call *call, const struct cJSON *body);
+PM_API pm_err pm_admin_fail(pm_admin_call *call, const char *detail);
+
+/* Pomelo's admin modules. Register the same on every app. */
+typedef struct pm_admin_module {
+    size_t size;
+    const char *id; /* copied; names like __console__ are the library's */
+    /* Each may be NULL. On a server: the master asks or tells. */
+    void (*monitor)(pm_admin_call *call, void *ctx);
+    /* On the master: a server asks or tells. */
+    void (*master)(pm_admin_call *call, void *ctx);
+    /* On the master: a console asks. */
+    void (*client)(pm_admin_call *call, void *ctx);
+    int level; /* of the user who may ask; 0: 1, so that nothing is open by
+                  mistake */
+    /* With an interval: `push` runs `monitor` on every server by itself, else
+     * `master` on the master; first after delay_ms. Such a call has no body. */
+    uint32_t interval_ms, delay_ms;
+    bool push;
+} pm_admin_module;
+static inline pm_admin_module pm_admin_module_default(void)
+{
+    pm_admin_module m = PM_ZERO;
+    m.size = sizeof m;
+    return m;
+}
+/* `module` is copied. PM_EINVAL, PM_EEXIST, PM_ESTATE (started), PM_ENOMEM */
+PM_API pm_err pm_app_admin_module(pm_app *app, const pm_admin_module *module,
+                                  void *ctx);
+
+/* How a question ended. All is borrowed until the callback returns. */
+typedef struct pm_admin_result {
+    pm_err err; /* PM_OK; PM_EREMOTE: answered with an error; PM_ETIMEOUT;
+                   PM_ECLOSED the link broke or the asker is freed; consoles:
+                   PM_EAUTH not let in, PM_EDOWN no master there */
+    const char *detail;        /* a sentence; never NULL */
+    const struct cJSON *body;  /* may be NULL; may be there with an error */
+    const struct cJSON *error; /* with PM_EREMOTE: as it came */
+} pm_admin_result;
+typedef void (*pm_admin_cb)(const pm_admin_result *result, void *ctx);
+/* From the master to a server (its id), or from a server to the master (NULL).
+ * body: borrowed until this call returns; may be NULL. cb NULL: a notify; on
+ * the master server_id NULL: a notify to every server. PM_EINVAL, PM_ENOSERVER,
+ * PM_EDOWN no link, PM_EDEPTH, PM_ESIZE, PM_ELIMIT, PM_ENOMEM, PM_ECLOSED: cb
+ * never runs. */
+PM_API pm_err pm_admin_request(pm_app *app, const char *server_id,
+                               const char *module, const struct cJSON *body,
+                               pm_admin_cb cb, void *ctx);
+
+/* ---- The console's end ------------------------------------------------- */
+typedef struct pm_console pm_console;
+typedef struct pm_console_opts {
+    size_t size;
+    pm_loop *loop;                   /* borrowed until the console is freed */
+    const char *host;                /* NULL: 127.0.0.1. Texts are copied */
+    uint16_t port;                   /* 0: 3005 */
+    const char *username, *password; /* NULL: "admin" */
+    uint32_t connect_ms;             /* 0: 5,000. Connection and login */
+    uint32_t request_ms;             /* 0: 30,000 */
+} pm_console_opts;
+static inline pm_console_opts pm_console_opts_default(void)
+{
+    pm_console_opts o = PM_ZERO;
+    o.size = sizeof o;
+    return o;
+}
+/* Starts to connect and to log in; what is asked meanwhile waits for it. *out
+ * is owned by the caller, free with pm_console_free; `opts` is borrowed until
+ * this call returns. A console that has failed, or lost its link, stays so:
+ * make another one. PM_EINVAL, PM_ENOMEM, PM_ELIMIT no descriptor is left. */
+PM_API pm_err pm_console_new(pm_console **out, const pm_console_opts *opts);
+/* Every question completes with PM_ECLOSED before it returns. NULL is fine.
+ * Legal inside its callbacks. */
+PM_API void pm_console_free(pm_console *console);
+/* Asks a module: "__console__" with {"signal":"list"}, "watchServer", one's
+ * own. body: JSON text, borrowed until this call returns; NULL: {}. cb runs
+ * once, on a later turn. PM_EINVAL (body is no object's text), PM_ELIMIT,
+ * PM_ENOMEM: cb never runs. */
+PM_API pm_err pm_console_request(pm_console *console, const char *module,
+                                 const char *body, pm_admin_cb cb, void *ctx);
+/* Pomelo's commands: "list", "enable", "disable"; module may be NULL. */
+PM_API pm_err pm_console_command(pm_console *console, const char *command,
+                                 const char *module, pm_admin_cb cb, void *ctx);
 
 /* ==== Config ================================================================
  * Pomelo's files. Everything may come from memory instead. */
