@@ -7,9 +7,13 @@
 
 #define REMOTE_ARGS_MAX (16u * 1024 * 1024)
 
+/* Calls kept for the next ones. */
+#define REMOTE_SPARE_MAX 1024
+
 typedef struct remote_entry {
     pm_remote_cb cb;
     void *ctx;
+    bool ours; /* of this server's type */
 } remote_entry;
 
 typedef struct remote_filter {
@@ -26,12 +30,14 @@ struct pmi_remotes {
     pmi_link telling; /* remote_call whose result is with the filters */
     pm_rpc_error_cb error;
     void *error_ctx;
+    struct remote_call *spare;
+    uint32_t spares;
 };
 
 /* A call of the application: who hears its result. */
 typedef struct remote_call {
     pm_app *app;
-    const pmi_env *env; /* the loop's: it may outlive the app's */
+    struct remote_call *next_spare;
     pm_rpc_cb cb;
     void *ctx;
     pmi_link telling;
@@ -65,6 +71,11 @@ void pmi_remotes_free(pmi_remotes *remotes)
     while (pmi_map_next(&walk))
         pmi_free(remotes->env, walk.value);
     pmi_map_fini(&remotes->by_method);
+    while (remotes->spare) {
+        remote_call *call = remotes->spare;
+        remotes->spare = call->next_spare;
+        pmi_free(remotes->env, call);
+    }
     pmi_free(remotes->env, remotes->filters);
     pmi_free(remotes->env, remotes);
 }
@@ -86,8 +97,9 @@ pm_err pm_app_remote(pm_app *app, const char *method, pm_remote_cb cb,
                      void *ctx)
 {
     pmi_remotes *remotes = pmi_app_remotes(app);
+    pm_slice type = pm_bytes(method, remote_type_len(method));
     remote_entry *entry;
-    if (!cb || !remote_type_len(method))
+    if (!cb || !type.len)
         return PM_EINVAL;
     if (pmi_app_state_of(app) != PMI_APP_NEW)
         return PM_ESTATE;
@@ -98,6 +110,7 @@ pm_err pm_app_remote(pm_app *app, const char *method, pm_remote_cb cb,
         return PM_ENOMEM;
     entry->cb = cb;
     entry->ctx = ctx;
+    entry->ours = pmi_slice_eq(type, pm_text(pm_app_server(app)->type));
     if (pmi_map_put(&remotes->by_method, pm_text(method), entry, NULL)) {
         pmi_free(remotes->env, entry);
         return PM_ENOMEM;
@@ -107,13 +120,9 @@ pm_err pm_app_remote(pm_app *app, const char *method, pm_remote_cb cb,
 
 static void remote_serve(pm_app *app, pm_call *call)
 {
-    const char *type = pm_app_server(app)->type;
-    const char *method = pm_call_method(call);
-    size_t type_len = remote_type_len(method);
-    remote_entry *entry = NULL;
-    if (type_len && strlen(type) == type_len && !memcmp(type, method, type_len))
-        entry = pmi_map_get(&pmi_app_remotes(app)->by_method, pm_text(method));
-    if (entry)
+    const remote_entry *entry = pmi_map_get(&pmi_app_remotes(app)->by_method,
+                                            pm_text(pm_call_method(call)));
+    if (entry && entry->ours)
         entry->cb(call, entry->ctx);
     else
         pmi_call_answer(call, PM_ENOMETHOD, 0, NULL, pm_body_none(),
@@ -180,18 +189,32 @@ static void remote_after(const remote_call *call, const pm_rpc_result *result)
 
 /* ---- Calls ------------------------------------------------------------- */
 
+static void remote_call_free(remote_call *call)
+{
+    pmi_remotes *remotes = pmi_app_remotes(call->app);
+    if (remotes->spares >= REMOTE_SPARE_MAX) {
+        pmi_free(remotes->env, call);
+        return;
+    }
+    call->next_spare = remotes->spare;
+    remotes->spare = call;
+    remotes->spares++;
+}
+
 static void remote_answer(const pmi_rpc_answer *answer, void *ctx)
 {
     remote_call *call = ctx;
-    remote_call told;
+    pm_rpc_cb cb;
+    void *cb_ctx;
     call->result = &answer->result;
     pmi_list_add(&pmi_app_remotes(call->app)->telling, &call->telling);
     remote_after(call, &answer->result);
     pmi_list_remove(&call->telling);
-    told = *call;
-    pmi_free(call->env, call);
-    if (told.cb)
-        told.cb(&answer->result, told.ctx);
+    cb = call->cb;
+    cb_ctx = call->ctx;
+    remote_call_free(call);
+    if (cb)
+        cb(&answer->result, cb_ctx);
 }
 
 void pmi_remotes_close(pmi_remotes *remotes)
@@ -208,21 +231,29 @@ void pmi_remotes_close(pmi_remotes *remotes)
 static remote_call *remote_call_new(pm_app *app, const pm_rpc_opts *opts,
                                     pm_rpc_cb cb, void *ctx)
 {
-    const pmi_env *env = pmi_loop_env(pm_app_loop(app));
-    remote_call *call = pmi_zalloc(env, sizeof *call);
-    if (!call)
+    pmi_remotes *remotes = pmi_app_remotes(app);
+    remote_call *call = remotes->spare;
+    if (call) {
+        remotes->spare = call->next_spare;
+        remotes->spares--;
+    } else if (!(call = pmi_alloc(remotes->env, sizeof *call))) {
         return NULL;
+    }
+    memset(call, 0, offsetof(remote_call, method)); /* written below */
     call->app = app;
-    call->env = env;
     call->cb = cb;
     call->ctx = ctx;
     memcpy(call->method, opts->method, strlen(opts->method) + 1);
     return call;
 }
 
-static pm_err remote_check(pm_app *app, const pm_rpc_opts *opts)
+/* *type: the first part of the method. */
+static pm_err remote_check(pm_app *app, const pm_rpc_opts *opts, pm_slice *type)
 {
-    if (!opts || opts->size != sizeof *opts || !remote_type_len(opts->method))
+    if (!opts || opts->size != sizeof *opts)
+        return PM_EINVAL;
+    *type = pm_bytes(opts->method, remote_type_len(opts->method));
+    if (!type->len)
         return PM_EINVAL;
     if (pmi_app_state_of(app) == PMI_APP_NEW)
         return PM_ESTATE;
@@ -237,13 +268,12 @@ static pm_err remote_send(pm_app *app, const pm_rpc_opts *opts, pm_rpc_cb cb,
     pmi_rpc *rpc = pmi_app_rpc(app);
     pmi_rpc_send_opts send = {.op = PMI_OP_CALL};
     remote_call *call = NULL;
-    pm_err err = remote_check(app, opts), refused;
+    pm_err err = remote_check(app, opts, &send.type), refused;
     if (err)
         return err;
     if (cb && !(call = remote_call_new(app, opts, cb, ctx)))
         return PM_ENOMEM;
     send.method = pm_text(opts->method);
-    send.type = pm_bytes(opts->method, remote_type_len(opts->method));
     send.server_id = opts->server_id;
     send.param = opts->route;
     send.body = opts->args;
@@ -256,7 +286,7 @@ static pm_err remote_send(pm_app *app, const pm_rpc_opts *opts, pm_rpc_cb cb,
     else if (call)
         err = pmi_rpc_refuse(rpc, refused, remote_answer, call, call_id);
     if (err && call)
-        pmi_free(call->env, call);
+        remote_call_free(call);
     return err;
 }
 
@@ -403,12 +433,10 @@ static void remote_all_call(pm_app *app, remote_all *all, pm_rpc_opts *opts)
     all->starting = false;
 }
 
-static pm_err remote_all_start(pm_app *app, pm_rpc_opts *opts, pm_rpc_all_cb cb,
-                               void *ctx)
+static pm_err remote_all_start(pm_app *app, pm_rpc_opts *opts, pm_slice type,
+                               pm_rpc_all_cb cb, void *ctx)
 {
-    const pmi_server_list *list =
-        pmi_cluster_type(pmi_app_cluster(app),
-                         pm_bytes(opts->method, remote_type_len(opts->method)));
+    const pmi_server_list *list = pmi_cluster_type(pmi_app_cluster(app), type);
     remote_all *all = remote_all_new(app, list, cb, ctx);
     pm_err err;
     if (!all)
@@ -428,14 +456,15 @@ pm_err pm_rpc_all(pm_app *app, const char *method, pm_body args,
 {
     pm_loop *loop = pm_app_loop(app);
     pm_rpc_opts opts = pm_rpc_opts_default();
+    pm_slice type;
     pm_err err;
     opts.method = method;
     opts.args = args;
-    err = cb ? remote_check(app, &opts) : PM_EINVAL;
+    err = cb ? remote_check(app, &opts, &type) : PM_EINVAL;
     if (err)
         return err;
     pmi_loop_enter(loop); /* a filter may free the app */
-    err = remote_all_start(app, &opts, cb, ctx);
+    err = remote_all_start(app, &opts, type, cb, ctx);
     pmi_loop_leave(loop);
     return err;
 }

@@ -17,10 +17,10 @@
 
 #include "pomelo_route_internal.h"
 
-#include <inttypes.h>
-
 /* Choices kept for the next ones: more than a turn has open at a time. */
 #define ROUTER_SPARES_MAX 32
+
+enum { ROUTER_DIGITS = 20 }; /* of an int64_t, sign included */
 
 typedef enum router_rule {
     ROUTER_UNSET,
@@ -116,17 +116,30 @@ static uint32_t router_list_in_flight(const void *of, size_t index)
     return server->up ? server->in_flight : UINT32_MAX;
 }
 
+/* Calls between servers are too many for printf. */
+static pm_slice router_digits(int64_t number, char out[ROUTER_DIGITS])
+{
+    uint64_t left = number < 0 ? 0 - (uint64_t)number : (uint64_t)number;
+    char *at = out + ROUTER_DIGITS;
+    do {
+        *--at = (char)('0' + left % 10);
+        left /= 10;
+    } while (left);
+    if (number < 0)
+        *--at = '-';
+    return pm_bytes(at, (size_t)(out + ROUTER_DIGITS - at));
+}
+
 /* What a built-in way goes by. Nobody logged in and no parameter are "". */
 static pm_slice router_key(const pmi_router *router, pm_param param,
-                           char *digits, size_t size)
+                           char digits[ROUTER_DIGITS])
 {
     switch (param.kind) {
     case PM_PARAM_SESSION:
         return pm_text(
             param.as.session ? router->sessions->uid(param.as.session) : NULL);
     case PM_PARAM_INTEGER:
-        return pm_bytes(digits,
-                        pmi_format(digits, size, "%" PRId64, param.as.integer));
+        return router_digits(param.as.integer, digits);
     case PM_PARAM_STRING:
         return pm_text(param.as.string);
     case PM_PARAM_NONE:
@@ -142,11 +155,10 @@ static pm_err router_pick(const pmi_router *router, router_type *type,
     pmi_route_list list = {
         servers,        servers->count,     servers->version,
         router_list_id, router_list_weight, router_list_in_flight};
-    char digits[24];
+    char digits[ROUTER_DIGITS];
     size_t index = 0;
-    pm_err err = pmi_route_pick(
-        &type->route, way, &list,
-        router_key(router, param, digits, sizeof digits), &index);
+    pm_err err = pmi_route_pick(&type->route, way, &list,
+                                router_key(router, param, digits), &index);
     *out = err ? NULL : servers->at[index];
     return err;
 }

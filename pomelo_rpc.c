@@ -54,6 +54,7 @@ struct pmi_rpc {
     uint32_t busy;                   /* asked for and not completed */
     rpc_call *spare_calls;
     uint32_t spares;
+    struct rpc_choice *spare_choice; /* or NULL */
     pmi_link loose; /* calls on no link: failing, routing, or to ourselves */
     bool closed;
 };
@@ -149,9 +150,11 @@ static void rpc_complete(rpc_call *call, const pmi_rpc_answer *answer)
     pmi_rpc_answer_cb cb = call->cb;
     void *ctx = call->ctx;
     pmi_rpc_answer told = *answer;
-    char id[256];
+    char id[256]; /* the server may go inside the callback */
     if (call->server) {
-        pmi_format(id, sizeof id, "%s", call->server->pub.id);
+        size_t len = strlen(call->server->pub.id);
+        memcpy(id, call->server->pub.id, pmi_min(len, sizeof id - 1));
+        id[pmi_min(len, sizeof id - 1)] = 0;
         told.result.server_id = id;
     }
     rpc_call_end(call);
@@ -264,9 +267,31 @@ typedef struct rpc_choice {
     rpc_call *call;                /* NULL: a notify */
     uint64_t call_id;
     rpc_copy *copy; /* of a notify that waits */
+    struct rpc_choice *next_spare;
     bool answered;
     pm_err err;
 } rpc_choice;
+
+static rpc_choice *rpc_choice_new(pmi_rpc *rpc)
+{
+    rpc_choice *choice = rpc->spare_choice;
+    if (choice)
+        rpc->spare_choice = choice->next_spare;
+    else if (!(choice = pmi_alloc(rpc->env, sizeof *choice)))
+        return NULL;
+    memset(choice, 0, sizeof *choice);
+    choice->rpc = rpc;
+    return choice;
+}
+
+/* One is kept: most routers answer at once. */
+static void rpc_choice_free(rpc_choice *choice)
+{
+    pmi_rpc *rpc = choice->rpc;
+    pmi_free(rpc->env, rpc->spare_choice);
+    rpc->spare_choice = choice;
+    choice->next_spare = NULL;
+}
 
 static void rpc_chosen_late(rpc_choice *choice, pmi_server *server)
 {
@@ -288,7 +313,7 @@ static void rpc_chosen_late(rpc_choice *choice, pmi_server *server)
     if (call)
         call->routing = false;
     pmi_free(rpc->env, choice->copy);
-    pmi_free(rpc->env, choice);
+    rpc_choice_free(choice);
 }
 
 static void rpc_chosen(pmi_server *server, void *ctx)
@@ -349,12 +374,11 @@ static pm_err rpc_choice_waits(rpc_choice *choice, rpc_copy *copy)
 static pm_err rpc_send_routed(pmi_rpc *rpc, const pmi_rpc_send_opts *opts,
                               rpc_call *call)
 {
-    rpc_choice *choice = pmi_zalloc(rpc->env, sizeof *choice);
+    rpc_choice *choice = rpc_choice_new(rpc);
     rpc_copy *copy;
     pm_err err;
     if (!choice)
         return PM_ENOMEM;
-    choice->rpc = rpc;
     choice->opts = opts;
     choice->call = call;
     err = pmi_router_choose(pmi_app_router(rpc->app), opts->type, opts->param,
@@ -368,7 +392,7 @@ static pm_err rpc_send_routed(pmi_rpc *rpc, const pmi_rpc_send_opts *opts,
     }
     if (err == PM_OK)
         err = choice->err;
-    pmi_free(rpc->env, choice);
+    rpc_choice_free(choice);
     return err;
 }
 
@@ -657,6 +681,7 @@ void pmi_rpc_free(pmi_rpc *rpc)
         pmi_free(rpc->env, call);
     }
     pmi_asked_fini(&rpc->asked);
+    pmi_free(rpc->env, rpc->spare_choice);
     pmi_free(rpc->env, rpc->slots);
     pmi_free(rpc->env, rpc);
 }
