@@ -14,6 +14,7 @@
 #include <getopt.h>
 
 #define CHAT_PORT_BASE 3000 /* what the ports of servers.json count from */
+#define CHAT_GATE_PORT 3014
 
 typedef struct chat {
     const char *config_dir, *env, *ids, *host, *web_root;
@@ -22,6 +23,7 @@ typedef struct chat {
     char config_found[4096 + 32];
     page page;
     bool has_page;
+    size_t waits_for; /* servers of this process that have not seen all */
 } chat;
 
 /* ---- The page is a component of the gate -------------------------------- */
@@ -45,32 +47,43 @@ static void chat_page_stop(pm_app *app, void *ctx)
 }
 
 /* The page looks for the gate at 3014 unless its address says otherwise. */
-static void chat_tell_page(const chat *self, const pm_app *gate)
+static void chat_tell_page(const chat *self)
 {
     bool here = !strcmp(self->host, "127.0.0.1") ||
                 !strcmp(self->host, "0.0.0.0") || !strcmp(self->host, "::") ||
                 !strcmp(self->host, "::1");
-    unsigned port = pm_app_client_port(gate);
     printf("open http://%s:%u", here ? "localhost" : self->host,
            (unsigned)page_port(&self->page));
-    if (port != CHAT_PORT_BASE + 14)
-        printf("/?port=%u", port);
+    if (self->port_base != CHAT_PORT_BASE)
+        printf("/?port=%u", self->port_base + CHAT_GATE_PORT - CHAT_PORT_BASE);
     printf("\n");
 }
 
-/* ---- Seven processes: said when a server sees all others ----------------- */
+/* ---- Said when the servers of this process have found all others --------- */
 
-static void chat_server_up(pm_app *app, const pm_server *server, void *ctx)
+/* A server that nobody calls (the gate) has no port, and is not waited for. */
+static bool chat_sees_all(const pm_app *app)
 {
     size_t count = pm_server_count(app, NULL);
-    (void)server;
-    (void)ctx;
     for (size_t i = 0; i < count; i++) {
         const pm_server *one = pm_server_at(app, NULL, i);
         if (one->port && !pm_server_is_up(app, one->id))
-            return;
+            return false;
     }
-    printf("%s: all servers are up\n", pm_app_server(app)->id);
+    return true;
+}
+
+static void chat_server_up(pm_app *app, const pm_server *server, void *ctx)
+{
+    chat *self = ctx;
+    (void)server;
+    if (pm_app_get(app, "told") || !chat_sees_all(app))
+        return;
+    pm_app_set(app, "told", self);
+    if (self->ids)
+        printf("%s: all servers are up\n", pm_app_server(app)->id);
+    if (--self->waits_for == 0 && self->page.http)
+        chat_tell_page(self);
     fflush(stdout);
 }
 
@@ -84,23 +97,13 @@ static pm_err chat_setup(pm_app *app, void *ctx)
     pm_app_events events = pm_app_events_default();
     pm_err err = chat_configure(app, &self->rules);
     events.server_up = chat_server_up;
-    if (err == PM_OK && self->ids)
+    self->waits_for++;
+    if (err == PM_OK)
         err = pm_app_listen(app, &events, self);
     if (err == PM_OK && self->has_page &&
         !strcmp(pm_app_server(app)->type, "gate"))
         err = pm_app_component(app, &part, self);
     return err;
-}
-
-static void chat_started(pm_loop *loop, pm_app *const *apps, size_t count,
-                         void *ctx)
-{
-    const chat *self = ctx;
-    (void)loop;
-    for (size_t i = 0; i < count; i++)
-        if (self->page.http && !strcmp(pm_app_server(apps[i])->type, "gate"))
-            chat_tell_page(self, apps[i]);
-    fflush(stdout);
 }
 
 /* The table is copied, for its ports to be moved: 3014 becomes base + 14. */
@@ -128,12 +131,13 @@ static pm_err chat_run(chat *self, const pm_config *config)
     pm_server *servers = chat_move(self, table, count);
     pm_err err = PM_ENOMEM;
     app.client_bind = self->host;
+    /* Seven servers of one process have little to tell each other. */
+    app.log_level = self->ids ? PM_LOG_INFO : PM_LOG_WARN;
     run.servers = servers;
     run.servers_count = count;
     run.env = self->env;
     run.ids = self->ids;
     run.app = &app;
-    run.started = chat_started;
     if (servers)
         err = pm_run(&run, chat_setup, self);
     free(servers);

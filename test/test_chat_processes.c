@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: MIT */
+/* test/test_chat_processes.c -- the program of examples/chat as one process, as
+ * two and as seven: its clients hear the same, byte for byte, and each process
+ * ends well when it is told to. */
+#define TEST_PUBLIC
+#include "chat_talk.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+#define PLAY_PROCESSES_MAX 7
+
+/* What the ports of the table are moved from 3000 by: gate, connectors, their
+ * and the chat servers' rpc ports. */
+static const int play_offsets[] = {14,   50,   51,   52,   1050,
+                                   1051, 1052, 3050, 3051, 3052};
+
+typedef struct play {
+    talk talk;
+    const char *ids[PLAY_PROCESSES_MAX]; /* NULL: every server */
+    pid_t pids[PLAY_PROCESSES_MAX];
+    int said[PLAY_PROCESSES_MAX]; /* their stdout */
+    int count;
+} play;
+
+/* ---- Processes --------------------------------------------------------- */
+
+static bool play_port_is_free(int port)
+{
+    struct sockaddr_in addr = {.sin_family = AF_INET,
+                               .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+                               .sin_port = htons((uint16_t)port)};
+    int fd = socket(AF_INET, SOCK_STREAM, 0), one = 1;
+    bool is_free;
+    assert_true(fd >= 0);
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    is_free = bind(fd, (struct sockaddr *)&addr, sizeof addr) == 0;
+    close(fd);
+    return is_free;
+}
+
+/* Below the ports that systems give to outgoing connections. */
+static uint16_t play_find_base(void)
+{
+    for (int i = 0; i < 150; i++) {
+        int base = 12000 + (getpid() + i) % 150 * 100;
+        size_t n = 0;
+        while (n < sizeof play_offsets / sizeof *play_offsets &&
+               play_port_is_free(base + play_offsets[n]))
+            n++;
+        if (n == sizeof play_offsets / sizeof *play_offsets)
+            return (uint16_t)base;
+    }
+    fail_msg("no free ports");
+    return 0;
+}
+
+static void play_exec(const play *p, const char *ids)
+{
+    const char *build = getenv("PM_BUILD");
+    char program[512], base[16];
+    snprintf(program, sizeof program, "%s/examples/chat/chat",
+             build ? build : "build");
+    snprintf(base, sizeof base, "%u", (unsigned)p->talk.base);
+    execl(program, program, "--port-base", base, "--web-port", "0",
+          ids ? "--id" : (char *)NULL, ids, (char *)NULL);
+    fprintf(stderr, "%s can not be run\n", program);
+    _exit(127);
+}
+
+static void play_spawn(play *p, const char *ids)
+{
+    int ends[2];
+    pid_t pid;
+    assert_int_equal(pipe(ends), 0);
+    pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* whatever becomes of the test */
+        dup2(ends[1], STDOUT_FILENO);
+        close(ends[0]);
+        close(ends[1]);
+        for (int i = 0; i < p->count; i++)
+            close(p->said[i]);
+        play_exec(p, ids);
+    }
+    close(ends[1]);
+    p->ids[p->count] = ids;
+    p->pids[p->count] = pid;
+    p->said[p->count++] = ends[0];
+}
+
+static size_t play_times(const char *text, const char *word)
+{
+    size_t n = 0;
+    while ((text = strstr(text, word))) {
+        text += strlen(word);
+        n++;
+    }
+    return n;
+}
+
+/* Reads what a process says until all its servers serve: one that was chosen
+ * by its id says when it sees the others. */
+static void play_until_ready(const play *p, int i)
+{
+    const char *word = p->ids[i] ? ": all servers are up\n" : "open http://";
+    size_t wanted = p->ids[i] ? 1 + play_times(p->ids[i], ",") : 1;
+    char text[4096] = "";
+    size_t len = 0;
+    while (play_times(text, word) < wanted) {
+        ssize_t n = read(p->said[i], text + len, sizeof text - 1 - len);
+        if (n <= 0)
+            fail_msg("a process ended at once, saying \"%s\"", text);
+        len += (size_t)n;
+        text[len] = 0;
+    }
+}
+
+static void play_end(play *p)
+{
+    int status[PLAY_PROCESSES_MAX];
+    for (int i = 0; i < p->count; i++)
+        kill(p->pids[i], SIGTERM);
+    for (int i = 0; i < p->count; i++) {
+        assert_int_equal(waitpid(p->pids[i], &status[i], 0), p->pids[i]);
+        close(p->said[i]);
+    }
+    for (int i = 0; i < p->count; i++)
+        assert_int_equal(status[i], 0);
+}
+
+/* ---- Played ------------------------------------------------------------ */
+
+static void play_wait(talk *t)
+{
+    assert_ok(pm_loop_run(t->loop));
+}
+
+/* `ids` end with NULL; none at all: one process for every server. */
+static void play_run(play *p, uint16_t base, const char *const *ids)
+{
+    memset(p, 0, sizeof *p);
+    p->talk.base = base;
+    p->talk.wait = play_wait;
+    assert_ok(pm_loop_new(&p->talk.loop, NULL));
+    if (!*ids)
+        play_spawn(p, NULL);
+    for (; *ids; ids++)
+        play_spawn(p, *ids);
+    for (int i = 0; i < p->count; i++)
+        play_until_ready(p, i);
+    talk_play(&p->talk);
+    assert_ok(pm_loop_free(p->talk.loop));
+    play_end(p);
+}
+
+static void play_compare(const play *a, const play *b)
+{
+    for (int i = 0; i < TALKERS; i++) {
+        assert_true(a->talk.talkers[i].len > 100);
+        assert_string_equal(a->talk.talkers[i].heard, b->talk.talkers[i].heard);
+    }
+}
+
+static void test_processes_sound_alike(void **state)
+{
+    static const char *const one[] = {NULL};
+    static const char *const two[] = {
+        "connector-server-1,chat-server-2,gate-server-1,chat-server-3",
+        "chat-server-1,connector-server-2,connector-server-3", NULL};
+    static const char *const seven[] = {
+        "gate-server-1",      "connector-server-1",
+        "connector-server-2", "connector-server-3",
+        "chat-server-1",      "chat-server-2",
+        "chat-server-3",      NULL};
+    static play a, b;
+    uint16_t base = play_find_base();
+    (void)state;
+    play_run(&a, base, one);
+    play_run(&b, base, two);
+    play_compare(&a, &b);
+    play_run(&b, base, seven);
+    play_compare(&a, &b);
+}
+
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(test_processes_sound_alike),
+};
+
+TEST_MAIN(tests)
