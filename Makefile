@@ -41,6 +41,7 @@ SRCS := \
 	core/pb.c \
 	core/crypto.c \
 	core/ws.c \
+	core/mqtt.c \
 	core/sock.c \
 	core/wheel.c \
 	core/loop.c \
@@ -85,6 +86,14 @@ SRCS := \
 	pomelo_channel.c \
 	pomelo_client_lore.c \
 	pomelo_client.c \
+	pomelo_admin.c \
+	pomelo_module.c \
+	pomelo_watch.c \
+	pomelo_master.c \
+	pomelo_master_spawn.c \
+	pomelo_master_console.c \
+	pomelo_monitor.c \
+	pomelo_console.c \
 	pomelo.c \
 	pomelo_run.c
 SRCS := $(wildcard $(SRCS))
