@@ -74,6 +74,33 @@ uint32_t pmi_connector_count(const pmi_connector *connector)
     return connector->count;
 }
 
+/* ---- The one timer of a client ----------------------------------------- */
+
+static void connector_late(pmi_timer *timer)
+{
+    pmi_downlink *down = PMI_OUTER(timer, pmi_downlink, timer);
+    if (down->paused)
+        return; /* we do not listen: it is armed anew when we do */
+    if (down->state == PMI_DOWNLINK_WORKING)
+        pmi_downlink_close(down, PM_CLOSE_HEARTBEAT);
+    else
+        pmi_downlink_close(down, PM_CLOSE_HANDSHAKE_TIMEOUT);
+}
+
+static void connector_arm(pmi_downlink *down, uint64_t us)
+{
+    pmi_timer_set(pm_app_loop(down->app), &down->timer, us, connector_late);
+}
+
+static void connector_expect_heartbeat(pmi_downlink *down)
+{
+    const pm_connector_opts *opts = pmi_app_connector_opts(down->app);
+    double timeout =
+        opts->timeout_s > 0 ? opts->timeout_s : 2 * opts->heartbeat_s;
+    if (opts->heartbeat_s > 0 && down->state == PMI_DOWNLINK_WORKING)
+        connector_arm(down, (uint64_t)(timeout * 1e6));
+}
+
 /* ---- Sessions' way down ------------------------------------------------ */
 
 static pm_err connector_push(pm_session *session, pm_slice route, pm_body body)
@@ -97,6 +124,7 @@ static void connector_relaxed(pm_session *session)
     if (!down->paused)
         return;
     down->paused = false;
+    connector_expect_heartbeat(down);
     pmi_conn_resume(down->conn);
 }
 
@@ -154,20 +182,6 @@ static void connector_settle(pmi_downlink *down)
 {
     if (down->greeted && down->state == PMI_DOWNLINK_INITED)
         down->state = PMI_DOWNLINK_WAIT_ACK;
-}
-
-static void connector_late(pmi_timer *timer)
-{
-    pmi_downlink *down = PMI_OUTER(timer, pmi_downlink, timer);
-    if (down->state == PMI_DOWNLINK_WORKING)
-        pmi_downlink_close(down, PM_CLOSE_HEARTBEAT);
-    else
-        pmi_downlink_close(down, PM_CLOSE_HANDSHAKE_TIMEOUT);
-}
-
-static void connector_arm(pmi_downlink *down, uint64_t us)
-{
-    pmi_timer_set(pm_app_loop(down->app), &down->timer, us, connector_late);
 }
 
 void pm_handshake_done(pm_handshake *hs, pm_err err, const struct cJSON *user)
@@ -290,14 +304,10 @@ static void connector_handshake(pmi_downlink *down, pm_slice body)
 
 static void connector_heartbeat(pmi_downlink *down)
 {
-    const pm_connector_opts *opts = pmi_app_connector_opts(down->app);
-    double timeout =
-        opts->timeout_s > 0 ? opts->timeout_s : 2 * opts->heartbeat_s;
-    if (opts->heartbeat_s <= 0)
+    if (pmi_app_connector_opts(down->app)->heartbeat_s <= 0)
         return;
     pmi_downlink_package(down, PMI_PACKAGE_HEARTBEAT, NULL, 0, PMI_SEND_URGENT);
-    if (down->state == PMI_DOWNLINK_WORKING)
-        connector_arm(down, (uint64_t)(timeout * 1e6));
+    connector_expect_heartbeat(down);
 }
 
 static void connector_ack(pmi_downlink *down)
