@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: MIT */
+/* fuzz_server.c -- a stranger's whole conversation with a frontend.
+ *
+ * Each input makes a loop and a server of its own and connects to it: through
+ * memory, or by a WebSocket (memory has no frames, so that one goes over
+ * loopback). Time is ours: it passes only between two pieces.
+ *
+ *     | options | piece | wait | fail | bytes of the client ...
+ *
+ *   options  what the server is configured with, see FUZZ_*
+ *   piece    the bytes go in pieces (frames) of so many; 0: one package each
+ *   wait     milliseconds between two pieces, divided by 8
+ *   fail     not 0: the so manieth allocation from then on is refused
+ *
+ * Beside memory errors it looks for: a server that sends what is no package,
+ * a heap that is not empty when loop and server are gone. */
+#include "core/conn.h"
+#include "pomelo_proto_internal.h"
+
+#include <cjson/cJSON.h>
+#include <stdlib.h>
+
+#define FUZZ_CHECK(x) ((x) ? (void)0 : __builtin_trap())
+
+enum {
+    FUZZ_DICT = 1,
+    FUZZ_PROTOBUF = 2,
+    FUZZ_CRYPTO = 4,
+    FUZZ_BUFFER = 8,
+    FUZZ_SERIAL = 16, /* and a handshake callback that answers later */
+    FUZZ_WS = 32,
+    FUZZ_GREETED = 64, /* handshake and acknowledgement go before the bytes */
+    FUZZ_HEARTBEAT = 128
+};
+enum { FUZZ_HEAD = 4, FUZZ_TURNS = 4, FUZZ_PIECES_MAX = 256 };
+
+typedef struct fuzz {
+    size_t live, calls, fail_at;
+    uint64_t now_us, chance;
+    unsigned options;
+    pm_loop *loop;
+    pm_app *app;
+    pmi_conn *conn; /* NULL: closed */
+    pm_handshake *greeting;
+} fuzz;
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+/* ---- What the loop stands on --------------------------------------------- */
+
+static bool fuzz_refuses(fuzz *f)
+{
+    return ++f->calls == f->fail_at;
+}
+
+static void *fuzz_alloc(size_t bytes, void *ctx)
+{
+    fuzz *f = ctx;
+    void *ptr = fuzz_refuses(f) ? NULL : malloc(bytes);
+    f->live += ptr != NULL;
+    return ptr;
+}
+
+static void *fuzz_resize(void *ptr, size_t bytes, void *ctx)
+{
+    fuzz *f = ctx;
+    void *other = fuzz_refuses(f) ? NULL : realloc(ptr, bytes);
+    f->live += other && !ptr;
+    return other;
+}
+
+static void fuzz_release(void *ptr, void *ctx)
+{
+    fuzz *f = ctx;
+    f->live -= ptr != NULL;
+    free(ptr);
+}
+
+static uint64_t fuzz_clock(void *ctx)
+{
+    return ((fuzz *)ctx)->now_us;
+}
+
+static void fuzz_random(void *out, size_t len, void *ctx)
+{
+    fuzz *f = ctx;
+    uint8_t *bytes = out;
+    while (len--) {
+        f->chance = f->chance * 6364136223846793005u + 1442695040888963407u;
+        *bytes++ = (uint8_t)(f->chance >> 56);
+    }
+}
+
+/* ---- The application ------------------------------------------------------ */
+
+static void fuzz_echo(pm_request *req, void *ctx)
+{
+    cJSON *body;
+    pm_err err = pm_request_json(req, &body);
+    (void)ctx;
+    if (err)
+        pm_request_fail(req, err, NULL, NULL);
+    else
+        pm_reply_json(req, body);
+}
+
+static void fuzz_bytes(pm_request *req, void *ctx)
+{
+    (void)ctx;
+    pm_reply_body(req, pm_request_body(req));
+}
+
+static void fuzz_cancelled(pm_request *req, pm_err why, void *ctx)
+{
+    (void)why;
+    (void)ctx;
+    pm_request_drop(req);
+}
+
+static void fuzz_never(pm_request *req, void *ctx)
+{
+    pm_request_keep(req);
+    pm_request_on_cancel(req, fuzz_cancelled, ctx);
+}
+
+static void fuzz_push(pm_request *req, void *ctx)
+{
+    pm_session *session = pm_request_session(req);
+    (void)ctx;
+    pm_session_push(session, "onChat", pm_request_body(req));
+    pm_session_push(session, "onMove", pm_request_body(req));
+    pm_reply_text(req, "{\"code\":200}");
+}
+
+static void fuzz_kick(pm_request *req, void *ctx)
+{
+    (void)ctx;
+    pm_session_kick(pm_request_session(req), "kick", NULL, NULL);
+    pm_request_fail(req, PM_EREMOTE, "kicked", NULL);
+}
+
+static void fuzz_bind(pm_request *req, void *ctx)
+{
+    pm_session *session = pm_request_session(req);
+    cJSON *body;
+    (void)ctx;
+    if (pm_request_json(req, &body) == PM_OK)
+        pm_session_set(session, "body", body);
+    pm_session_bind(session, "somebody", NULL, NULL);
+    pm_session_push(session, "onMove", pm_body_text("{\"id\":1}"));
+    pm_request_drop(req);
+}
+
+static void fuzz_greet(pm_handshake *hs, const cJSON *msg, void *ctx)
+{
+    fuzz *f = ctx;
+    (void)msg;
+    if (f->greeting)
+        pm_handshake_done(f->greeting, PM_OK, NULL);
+    f->greeting = hs;
+}
+
+static pm_err fuzz_register(fuzz *f)
+{
+    static const struct {
+        const char *route;
+        pm_handler_cb cb;
+    } handlers[] = {{"connector.entryHandler.echo", fuzz_echo},
+                    {"connector.entryHandler.ok", fuzz_bytes},
+                    {"connector.entryHandler.never", fuzz_never},
+                    {"connector.entryHandler.push", fuzz_push},
+                    {"connector.entryHandler.kick", fuzz_kick},
+                    {"connector.entryHandler.proto", fuzz_bind}};
+    pm_err err = pm_app_declare(f->app, "area.playerHandler.move");
+    for (size_t i = 0; i < PMI_COUNT(handlers) && err == PM_OK; i++)
+        err = pm_app_handler(f->app, handlers[i].route, handlers[i].cb, f);
+    if (err == PM_OK && f->options & FUZZ_SERIAL)
+        err = pm_filter_serial(f->app, 0);
+    return err;
+}
+
+static pm_err fuzz_start(fuzz *f)
+{
+    static const char *const dictionary[] = {"onChat", "onMove"};
+    pm_server server = {
+        .id = "connector-1", .type = "connector", .frontend = true};
+    pm_loop_opts loop = pm_loop_opts_default();
+    pm_app_opts opts = pm_app_opts_default();
+    pm_err err;
+    loop.memory_only = !(f->options & FUZZ_WS);
+    loop.alloc = (pm_alloc){fuzz_alloc, fuzz_resize, fuzz_release, f};
+    loop.clock_us = fuzz_clock;
+    loop.random = fuzz_random;
+    loop.seam_ctx = f;
+    err = pm_loop_new(&f->loop, &loop);
+    if (err)
+        return err;
+    opts.loop = f->loop;
+    opts.servers = &server;
+    opts.servers_count = 1;
+    opts.client_bind = "127.0.0.1";
+    opts.connector.heartbeat_s = f->options & FUZZ_HEARTBEAT ? 1 : 0;
+    opts.connector.use_dict = f->options & FUZZ_DICT;
+    opts.connector.dictionary = dictionary;
+    opts.connector.dictionary_count = PMI_COUNT(dictionary);
+    opts.connector.use_protobuf = f->options & FUZZ_PROTOBUF;
+    opts.connector.client_protos = "{\"connector.entryHandler.proto\":"
+                                   "{\"required string name\":1}}";
+    opts.connector.server_protos =
+        "{\"onMove\":{\"required uInt32 id\":1,\"repeated sInt32 path\":2}}";
+    opts.connector.use_crypto = f->options & FUZZ_CRYPTO;
+    if (f->options & FUZZ_BUFFER)
+        opts.connector.scheduler = PM_SCHEDULER_BUFFER;
+    if (f->options & FUZZ_SERIAL)
+        opts.connector.handshake = fuzz_greet;
+    opts.connector.ctx = f;
+    err = pm_app_new(&f->app, &opts);
+    if (err == PM_OK)
+        err = fuzz_register(f);
+    return err ? err : pm_app_start(f->app);
+}
+
+/* ---- The client ----------------------------------------------------------- */
+
+static size_t fuzz_data(pmi_conn *conn, uint8_t *data, size_t len, void *ctx)
+{
+    pmi_package package;
+    size_t used = 0;
+    (void)conn;
+    (void)ctx;
+    while (used < len) {
+        long n = pmi_proto_package_decode(data + used, len - used,
+                                          PMI_PACKAGE_BODY_MAX, &package);
+        FUZZ_CHECK(n >= 0);
+        if (n == 0)
+            break;
+        used += (size_t)n;
+    }
+    return used;
+}
+
+/* The server's frames may hold several packages, all of them whole. */
+static void fuzz_message(pmi_conn *conn, uint8_t *data, size_t len, bool text,
+                         void *ctx)
+{
+    FUZZ_CHECK(!text && fuzz_data(conn, data, len, ctx) == len);
+}
+
+static void fuzz_closed(pmi_conn *conn, pm_close_reason reason, void *ctx)
+{
+    fuzz *f = ctx;
+    (void)reason;
+    pmi_conn_free(conn);
+    f->conn = NULL;
+}
+
+static const pmi_conn_events fuzz_events = {fuzz_data, fuzz_message, NULL, NULL,
+                                            fuzz_closed};
+
+/* On loopback it takes several turns until what was sent has come. */
+static void fuzz_turns(fuzz *f, unsigned wait_ms)
+{
+    int turns = f->options & FUZZ_WS ? FUZZ_TURNS : 1;
+    f->now_us += (uint64_t)wait_ms * 1000 + 1;
+    while (turns--)
+        pm_loop_poll(f->loop, 0);
+}
+
+static void fuzz_send(fuzz *f, const void *data, size_t len)
+{
+    pm_slice piece = pm_bytes(data, len);
+    if (f->conn)
+        pmi_conn_send(f->conn, &piece, 1, 0);
+}
+
+static void fuzz_connect(fuzz *f)
+{
+    static const char hello[] =
+        "\1\0\0\x2b{\"sys\":{\"type\":\"c\",\"version\":\"1\",\"rsa\":{}}}";
+    pmi_connect_opts opts = {0};
+    bool ws = f->options & FUZZ_WS;
+    opts.host = "127.0.0.1";
+    opts.port = pm_app_client_port(f->app);
+    opts.memory = !ws;
+    opts.framing = ws ? PMI_FRAMING_WS : PMI_FRAMING_STREAM;
+    if (pmi_conn_connect(f->loop, &opts, &fuzz_events, f, &f->conn))
+        return;
+    for (int i = 0; i < FUZZ_TURNS; i++)
+        fuzz_turns(f, 0);
+    if (!(f->options & FUZZ_GREETED))
+        return;
+    fuzz_send(f, hello, sizeof hello - 1);
+    fuzz_turns(f, 0);
+    if (f->greeting)
+        pm_handshake_done(f->greeting, PM_OK, NULL);
+    f->greeting = NULL;
+    fuzz_send(f, "\2\0\0\0", 4);
+    fuzz_turns(f, 0);
+}
+
+static size_t fuzz_piece(size_t piece, const uint8_t *data, size_t size)
+{
+    if (!piece && size > PMI_PACKAGE_HEAD)
+        piece = PMI_PACKAGE_HEAD + ((size_t)data[1] << 16 |
+                                    (size_t)data[2] << 8 | (size_t)data[3]);
+    return pmi_min(piece ? piece : size, size);
+}
+
+static void fuzz_play(fuzz *f, const uint8_t *data, size_t size)
+{
+    size_t at = FUZZ_HEAD;
+    if (data[3])
+        f->fail_at = f->calls + data[3];
+    fuzz_connect(f);
+    for (int i = 0; at < size && i < FUZZ_PIECES_MAX && f->conn; i++) {
+        size_t len = fuzz_piece(data[1], data + at, size - at);
+        fuzz_send(f, data + at, len);
+        fuzz_turns(f, 8u * data[2]);
+        at += len;
+    }
+    fuzz_turns(f, 3000);
+    if (f->greeting)
+        pm_handshake_done(f->greeting, PM_EREMOTE, NULL);
+    fuzz_turns(f, 60000);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    fuzz f = {.now_us = 1000000};
+    if (size < FUZZ_HEAD)
+        return 0;
+    f.options = data[0];
+    f.chance = data[1];
+    if (fuzz_start(&f) == PM_OK)
+        fuzz_play(&f, data, size);
+    f.fail_at = 0;
+    if (f.conn)
+        pmi_conn_free(f.conn);
+    pm_app_free(f.app);
+    FUZZ_CHECK(pm_loop_free(f.loop) == PM_OK);
+    FUZZ_CHECK(f.live == 0);
+    return 0;
+}
