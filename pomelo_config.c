@@ -35,7 +35,7 @@ static const char *const config_siblings[] = {
     "master.json",       "adminServer.json",  "adminUser.json",
     "crons.json",        "masterha.json",     "dictionary.json",
     "serverProtos.json", "clientProtos.json", "log.json",
-    "log4js.json"};
+    "pomelo.json",       "log4js.json"};
 
 /* Texts of a config live and die together. */
 typedef struct config_text {
