@@ -337,7 +337,9 @@ static void load_read(load *self, load_conn *conn)
 void load_turn(load *self, int timeout_ms)
 {
     struct epoll_event events[LOAD_EVENTS];
-    int count = epoll_wait(self->epoll, events, LOAD_EVENTS, timeout_ms);
+    int count;
+    load_flush(self); /* what was begun between two turns */
+    count = epoll_wait(self->epoll, events, LOAD_EVENTS, timeout_ms);
     for (int i = 0; i < count; i++) {
         load_conn *conn = events[i].data.ptr;
         if (conn->state == LOAD_DEAD)
