@@ -52,14 +52,26 @@ bool pmi_loop_over_budget(pm_loop *loop)
 }
 
 /* ---- Asking libevent for a turn ---------------------------------------- */
+bool pmi_loop_event_init(pm_loop *loop, struct event *event, int fd, short what,
+                         event_callback_fn cb, void *arg)
+{
+    return !event_assign(event, loop->base, fd, what, cb, arg) &&
+           (loop->priority < 0 || !event_priority_set(event, loop->priority));
+}
+
+void pmi_loop_event_fini(struct event *event)
+{
+    event_del(event);
+    event_debug_unassign(event); /* a host may have libevent's debug mode on */
+}
+
 struct event *pmi_loop_event_new(pm_loop *loop, int fd, short what,
                                  event_callback_fn cb, void *arg)
 {
     struct event *event = pmi_alloc(&loop->env, event_get_struct_event_size());
     if (!event)
         return NULL;
-    if (event_assign(event, loop->base, fd, what, cb, arg) ||
-        (loop->priority >= 0 && event_priority_set(event, loop->priority))) {
+    if (!pmi_loop_event_init(loop, event, fd, what, cb, arg)) {
         pmi_free(&loop->env, event);
         return NULL;
     }
@@ -70,8 +82,7 @@ void pmi_loop_event_free(pm_loop *loop, struct event *event)
 {
     if (!event)
         return;
-    event_del(event);
-    event_debug_unassign(event); /* a host may have libevent's debug mode on */
+    pmi_loop_event_fini(event);
     pmi_free(&loop->env, event);
 }
 

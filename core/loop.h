@@ -93,11 +93,15 @@ static inline bool pmi_timer_is_set(const pmi_timer *timer)
 
 /* ---- Descriptors ------------------------------------------------------- */
 enum { PMI_READABLE = 1, PMI_WRITABLE = 2 };
+/* libevent's event lies within: an idle connection is one piece of memory less,
+ * and watching needs none. Its size is checked against the library's. */
+enum { PMI_EVENT_BYTES = 128 };
 typedef struct pmi_watch {
     pm_loop *loop;
-    void *read_event, *write_event; /* libevent's, owned; write: while wanted */
-    int fd;
     void (*ready)(struct pmi_watch *watch, int what);
+    int fd;
+    uint8_t what; /* is waited for */
+    _Alignas(8) uint8_t event[PMI_EVENT_BYTES];
 } pmi_watch;
 /* Watches nothing yet. */
 void pmi_watch_init(pm_loop *loop, pmi_watch *watch, int fd,

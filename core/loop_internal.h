@@ -90,6 +90,10 @@ struct pm_loop {
 struct event *pmi_loop_event_new(pm_loop *loop, int fd, short what,
                                  event_callback_fn cb, void *arg);
 void pmi_loop_event_free(pm_loop *loop, struct event *event);
+/* The same in the caller's storage. False: libevent refuses. */
+bool pmi_loop_event_init(pm_loop *loop, struct event *event, int fd, short what,
+                         event_callback_fn cb, void *arg);
+void pmi_loop_event_fini(struct event *event);
 
 void pmi_loop_refresh(pm_loop *loop); /* now_us */
 /* Sees to it that there will be a turn, behind the events that libevent has

@@ -62,7 +62,7 @@ static pm_err loop_open(pm_loop *loop)
         loop->base = loop_base_new();
         loop->owns_base = true;
     }
-    if (!loop->base)
+    if (!loop->base || event_get_struct_event_size() > PMI_EVENT_BYTES)
         return PM_ENET;
     err = pmi_wake_open(&loop->wake);
     if (err)

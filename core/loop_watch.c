@@ -2,85 +2,69 @@
 /* core/loop_watch.c -- is a descriptor readable, is it writable, has a signal
  * come?
  *
- * Two events of libevent a descriptor. The one for reading is persistent and is
- * made once; the one for writing is there only while something could not be
- * written, which is rare. Start reading at pmi_watch_set(). */
+ * One event of libevent a descriptor, in the watch itself: for reading alone
+ * nearly always, and made anew when what is waited for changes, which is rare.
+ * Start reading at pmi_watch_set(). */
 #include "loop_internal.h"
+
+#include <event2/event_struct.h>
+
+_Static_assert(sizeof(struct event) <= PMI_EVENT_BYTES,
+               "libevent's event must fit into a watch");
 
 void pmi_watch_init(pm_loop *loop, pmi_watch *watch, int fd,
                     void (*ready)(pmi_watch *watch, int what))
 {
-    *watch = (pmi_watch){.loop = loop, .fd = fd, .ready = ready};
+    watch->loop = loop;
+    watch->ready = ready;
+    watch->fd = fd;
+    watch->what = 0;
+}
+
+static struct event *watch_event(pmi_watch *watch)
+{
+    return (struct event *)(void *)watch->event;
 }
 
 /* The watch, and even the loop's other objects, may be gone afterwards. */
-static void watch_ready(pmi_watch *watch, int what)
+static void watch_on_event(evutil_socket_t fd, short what, void *arg)
 {
+    pmi_watch *watch = arg;
     pm_loop *loop = watch->loop;
+    (void)fd;
     pmi_loop_enter(loop);
-    watch->ready(watch, what);
+    watch->ready(watch, (what & EV_READ ? PMI_READABLE : 0) |
+                            (what & EV_WRITE ? PMI_WRITABLE : 0));
     pmi_loop_leave(loop);
-}
-
-static void watch_on_read(evutil_socket_t fd, short what, void *arg)
-{
-    (void)fd;
-    (void)what;
-    watch_ready(arg, PMI_READABLE);
-}
-
-static void watch_on_write(evutil_socket_t fd, short what, void *arg)
-{
-    (void)fd;
-    (void)what;
-    watch_ready(arg, PMI_WRITABLE);
-}
-
-static bool watch_make(pmi_watch *watch, void **event, short what,
-                       event_callback_fn cb)
-{
-    if (!*event)
-        *event = pmi_loop_event_new(watch->loop, watch->fd,
-                                    (short)(what | EV_PERSIST), cb, watch);
-    return *event != NULL;
-}
-
-static pm_err watch_add(struct event *event, short what)
-{
-    if (event_pending(event, what, NULL))
-        return PM_OK;
-    return event_add(event, NULL) ? PM_ENOMEM : PM_OK;
 }
 
 pm_err pmi_watch_set(pmi_watch *watch, int what)
 {
-    bool reads = what & PMI_READABLE, writes = what & PMI_WRITABLE;
-    pm_err err = PM_OK;
+    short wanted = (short)((what & PMI_READABLE ? EV_READ : 0) |
+                           (what & PMI_WRITABLE ? EV_WRITE : 0));
     if (!watch->loop->base)
         return PM_ENOTSUP;
-    if (reads && !watch_make(watch, &watch->read_event, EV_READ, watch_on_read))
+    if (watch->what == what)
+        return PM_OK;
+    pmi_watch_fini(watch);
+    if (!what)
+        return PM_OK;
+    if (!pmi_loop_event_init(watch->loop, watch_event(watch), watch->fd,
+                             (short)(wanted | EV_PERSIST), watch_on_event,
+                             watch))
         return PM_ENOMEM;
-    if (writes &&
-        !watch_make(watch, &watch->write_event, EV_WRITE, watch_on_write))
-        return PM_ENOMEM;
-    if (reads)
-        err = watch_add(watch->read_event, EV_READ);
-    else if (watch->read_event)
-        event_del(watch->read_event);
-    if (writes && !err)
-        return watch_add(watch->write_event, EV_WRITE);
-    if (!writes) {
-        pmi_loop_event_free(watch->loop, watch->write_event);
-        watch->write_event = NULL;
-    }
-    return err;
+    watch->what = (uint8_t)what;
+    if (event_add(watch_event(watch), NULL) == 0)
+        return PM_OK;
+    pmi_watch_fini(watch);
+    return PM_ENOMEM;
 }
 
 void pmi_watch_fini(pmi_watch *watch)
 {
-    pmi_loop_event_free(watch->loop, watch->read_event);
-    pmi_loop_event_free(watch->loop, watch->write_event);
-    watch->read_event = watch->write_event = NULL;
+    if (watch->what)
+        pmi_loop_event_fini(watch_event(watch));
+    watch->what = 0;
 }
 
 /* ---- Signals ----------------------------------------------------------- */

@@ -14,7 +14,7 @@
 /* A socket address of any family, and its text form. */
 typedef struct pmi_addr {
     uint8_t len;                 /* of raw */
-    _Alignas(8) uint8_t raw[28]; /* struct sockaddr_in or _in6 */
+    _Alignas(4) uint8_t raw[28]; /* struct sockaddr_in or _in6 */
 } pmi_addr;
 
 /* Numeric IPv4 / IPv6 (brackets fine), "localhost", "" or "*" (any address)
