@@ -298,11 +298,33 @@ static pm_close_reason peer_asked_hello(pmi_peer *peer, const pmi_frame *frame)
     return PM_CLOSE_NONE;
 }
 
+/* One link a pair: who dials anew has given the old link up. What the network
+ * still brings on that must not be served behind what comes on the new one.
+ * False: this one is the old one. */
+static bool peer_replace(pmi_peer *peer)
+{
+    pmi_link *end = &peer->owner->accepted;
+    bool newest = true;
+    for (pmi_link *n = peer->in_all.next; n != end; n = n->next) {
+        const pmi_peer *later = PMI_OUTER(n, pmi_peer, in_all);
+        if (later->state == PMI_PEER_UP && !strcmp(later->id, peer->id))
+            newest = false;
+    }
+    for (pmi_link *n = end->next; newest && n != &peer->in_all; n = n->next) {
+        pmi_peer *old = PMI_OUTER(n, pmi_peer, in_all);
+        if (old->state == PMI_PEER_UP && !strcmp(old->id, peer->id))
+            peer_close(old, PM_CLOSE_DUPLICATE);
+    }
+    return newest;
+}
+
 static pm_close_reason peer_heard_proof(pmi_peer *peer, const pmi_frame *frame)
 {
     if (frame->kind != PMI_FRAME_PROOF ||
         !peer_mac_fits(peer, pm_text(peer->id), true, frame->mac))
         return PM_CLOSE_AUTH;
+    if (!peer_replace(peer))
+        return PM_CLOSE_DUPLICATE;
     peer_is_up(peer);
     return PM_CLOSE_NONE;
 }

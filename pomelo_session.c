@@ -34,6 +34,9 @@ pm_err pmi_sessions_new(pm_app *app, pmi_sessions **out)
     pmi_loop_map_init(pm_app_loop(app), &sessions->by_uid);
     pmi_list_init(&sessions->all);
     pmi_list_init(&sessions->waits);
+    /* Others may still know sessions of this server's life before: a number
+     * must not mean somebody else now. It stays below 2^53, for JSON. */
+    sessions->last_id = (pmi_loop_random_u64(pm_app_loop(app)) >> 32) << 20;
     pmi_router_set_sessions(pmi_app_router(app), &session_for_routers);
     *out = sessions;
     return PM_OK;
