@@ -334,16 +334,18 @@ static bool connector_within_rate(pmi_downlink *down)
     uint32_t second;
     if (!limits->messages_per_s && !crypto)
         return true;
-    second = (uint32_t)(pmi_loop_now_us(pm_app_loop(down->app)) / 1000000);
+    second = (uint32_t)(pmi_loop_now_us(pm_app_loop(down->app)) / 1000000) &
+             0xffffff;
     if (second != down->second) {
-        down->second = second;
-        down->messages = down->signatures = 0;
+        down->second = second & 0xffffff;
+        down->messages = 0;
     }
-    if (limits->messages_per_s && ++down->messages > limits->messages_per_s) {
+    down->messages++;
+    if (limits->messages_per_s && down->messages > limits->messages_per_s) {
         pmi_downlink_close(down, PM_CLOSE_RATE);
         return false;
     }
-    if (crypto && ++down->signatures > limits->signatures_per_s) {
+    if (crypto && down->messages > limits->signatures_per_s) {
         pmi_downlink_close(down, PM_CLOSE_CRYPTO);
         return false;
     }
@@ -527,7 +529,6 @@ static void connector_end(pmi_downlink *down, pm_close_reason reason)
     connector->count--;
     pmi_timer_clear(&down->timer);
     pmi_list_remove(&down->in_all);
-    pmi_list_remove(&down->in_gather);
     PMI_LOG(connector->env, PM_LOG_DEBUG, "connector", "closed: %s",
             pm_close_text(reason));
     if (down->handshake)
@@ -542,7 +543,8 @@ static void connector_end(pmi_downlink *down, pm_close_reason reason)
     }
     pmi_rsa_free(down->key);
     if (down->gather) {
-        pmi_buf_fini(down->gather);
+        pmi_list_remove(&down->gather->link);
+        pmi_buf_fini(&down->gather->bytes);
         pmi_free(connector->env, down->gather);
         down->gather = NULL;
     }

@@ -56,7 +56,7 @@ static void gatherer_flush(pmi_timer *timer)
     pmi_gatherer *gatherer = PMI_OUTER(timer, pmi_gatherer, timer);
     pmi_link *node;
     while ((node = pmi_list_take(&gatherer->waiting)))
-        pmi_downlink_flush(PMI_OUTER(node, pmi_downlink, in_gather));
+        pmi_downlink_flush(PMI_OUTER(node, pmi_gather, link)->down);
 }
 
 void pmi_gatherer_init(pmi_gatherer *gatherer, pm_app *app)
@@ -74,10 +74,12 @@ void pmi_downlink_flush(pmi_downlink *down)
 {
     pm_slice all;
     pm_err err;
-    pmi_list_remove(&down->in_gather);
-    if (!down->gather || !down->gather->len)
+    if (!down->gather)
         return;
-    all = pmi_buf_slice(down->gather);
+    pmi_list_remove(&down->gather->link);
+    if (!down->gather->bytes.len)
+        return;
+    all = pmi_buf_slice(&down->gather->bytes);
     /* What can not be queued closes the client: an answer that is lost without
      * a sign would be worse. */
     err = pmi_conn_send(down->conn, &all, 1, 0);
@@ -85,8 +87,9 @@ void pmi_downlink_flush(pmi_downlink *down)
         pmi_conn_close(down->conn,
                        err == PM_ELIMIT ? PM_CLOSE_QUEUE : PM_CLOSE_MEMORY,
                        false, 1000);
-    pmi_buf_fini(down->gather);
-    pmi_buf_init(down->gather, pmi_app_env(down->app), down->gather->max);
+    pmi_buf_fini(&down->gather->bytes);
+    pmi_buf_init(&down->gather->bytes, pmi_app_env(down->app),
+                 down->gather->bytes.max);
 }
 
 /* Room for n more gathered bytes; NULL: none to be had. */
@@ -99,15 +102,16 @@ static pmi_buf *downlink_gather(pmi_downlink *down)
         down->gather = pmi_zalloc(env, sizeof *down->gather);
         if (!down->gather)
             return NULL;
-        pmi_buf_init(down->gather, env,
+        down->gather->down = down;
+        pmi_buf_init(&down->gather->bytes, env,
                      pmi_app_limits(down->app)->client_queue_bytes);
     }
-    if (!pmi_link_in(&down->in_gather))
-        pmi_list_add(&gatherer->waiting, &down->in_gather);
+    if (!pmi_link_in(&down->gather->link))
+        pmi_list_add(&gatherer->waiting, &down->gather->link);
     if (!pmi_timer_is_set(&gatherer->timer))
         pmi_timer_set(pm_app_loop(down->app), &gatherer->timer,
                       (uint64_t)opts->flush_ms * 1000, gatherer_flush);
-    return down->gather;
+    return &down->gather->bytes;
 }
 
 static pm_err downlink_gather_bytes(pmi_downlink *down, const pm_slice *parts,

@@ -15,32 +15,38 @@ typedef enum pmi_downlink_state {
     PMI_DOWNLINK_CLOSED
 } pmi_downlink_state;
 
+/* Packages until the next flush; made when the first one is gathered. */
+typedef struct pmi_gather {
+    pmi_link link; /* pmi_gatherer.waiting */
+    struct pmi_downlink *down;
+    pmi_buf bytes;
+} pmi_gather;
+
 /* One a connection; idle ones are many: keep it small. */
 typedef struct pmi_downlink {
     pm_app *app;
     pmi_conn *conn;
     pm_session *session; /* a reference; NULL before WORKING */
     pmi_link in_all;
-    pmi_link in_gather;
     union {
         pmi_timer timer; /* handshake's end, then heartbeat's */
         pmi_task grave;  /* after both */
     };
     pm_handshake *handshake; /* the application's callback has it */
     pmi_rsa *key;
-    pmi_buf *gather; /* packages until the next flush; NULL: none yet */
-    uint32_t second; /* of the two counts below */
-    uint32_t messages, signatures;
-    uint8_t state;
-    bool greeted; /* the answer is on its way: ACKs count from the next chunk */
-    bool paused;  /* too many requests in flight */
-    bool reading; /* a chunk of it is being looked at */
+    pmi_gather *gather;   /* NULL: none yet */
+    uint32_t messages;    /* in this second; with crypto, signatures too */
+    uint32_t second : 24; /* its low bits: half a year goes round */
+    uint32_t state : 4;
+    bool greeted : 1; /* answer is on its way: ACKs count from the next chunk */
+    bool paused : 1;  /* too many requests in flight */
+    bool reading : 1; /* a chunk of it is being looked at */
 } pmi_downlink;
 
 /* Gathers for the buffer scheduler; one a frontend. */
 typedef struct pmi_gatherer {
     pm_app *app;
-    pmi_link waiting; /* downlinks with something gathered */
+    pmi_link waiting; /* pmi_gather */
     pmi_timer timer;
 } pmi_gatherer;
 void pmi_gatherer_init(pmi_gatherer *gatherer, pm_app *app);
