@@ -39,9 +39,7 @@ static void area_enter(pm_call *call, void *ctx)
     pm_call_fail(call, 403, "the area is full");
 }
 
-/* ---- Who is asked ------------------------------------------------------- */
-
-/* Pomelo's favourite: routeParam % n. */
+/* Who is asked? Pomelo's favourite: routeParam % n. */
 static void area_route(pm_app *app, pm_choice *choice, void *ctx)
 {
     pm_param param = pm_choice_param(choice);
