@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* pomelo_session_far.c -- sessions between servers: how one travels with a request, what
- * a view asks its frontend for, and look-ups and kicks from anywhere.
+/* pomelo_session_far.c -- sessions between servers: how one travels with a
+ * request, what a view asks its frontend for, look-ups and kicks from anywhere.
  *
  * Everything is one operation (PMI_OP_SESSION) whose `extra` says what is
  * wanted:

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Filters in Pomelo's order, errors on the way, and the built-in ones. Each
- * request leaves a trace of who has seen it, compared as a whole. */
+/* test_flow_filter.c -- filters in Pomelo's order, errors on the way, and the
+ * built-in ones. Each request leaves a trace of who has seen it, compared as a
+ * whole. */
 #include "flow.h"
 
 typedef struct sieve {

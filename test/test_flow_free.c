@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Something is freed inside every kind of callback that there is.
+/* test_flow_free.c -- something is freed inside every kind of callback that
+ * there is.
  *
  * One story comes by every callback of the library: a cluster of two and a
  * client start, talk, change their table, part. It is told once for each

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* An app's life: components and their order, starts that fail and are tried
- * again, timers, values, events, and the ways in which a stop ends. Each story
- * keeps a trace of what ran, compared as a whole. */
+/* test_flow_life.c -- an app's life: components and their order, starts that
+ * fail and are tried again, timers, values, events, and the ways in which a
+ * stop ends. Each story keeps a trace of what ran, compared as a whole. */
 #include "flow.h"
 
 typedef struct life {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Bad clients, on the bare wire: each is closed for the right reason and within
- * its limit, the reason is counted, and another client's echo goes on all the
- * while. The table of reasons stands in the output. Start at limit_cases. */
+/* test_flow_limits.c -- bad clients, on the bare wire: each is closed for the
+ * right reason and within its limit, the reason is counted, and another
+ * client's echo goes on all the while. The table of reasons stands in the
+ * output. Start at limit_cases. */
 #include "flow.h"
 
 #include "core/conn.h"

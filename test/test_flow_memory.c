@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* A busy evening with each allocation refused once, cJSON's included: nothing
- * crashes, nothing leaks, and what was accepted is told exactly once. With none
- * refused everything must have worked. Start at evening. */
+/* test_flow_memory.c -- a busy evening with each allocation refused once,
+ * cJSON's included: nothing crashes, nothing leaks, and what was accepted is
+ * told exactly once. With none refused everything must have worked. Start at
+ * evening. */
 #include "flow.h"
 
 typedef struct busy {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* Loops know nothing of each other: two threads with a loop each and two apps
- * on it, with tables of their own, talk to themselves over real sockets at the
- * same time, and four more threads post to them. Quiet under ThreadSanitizer.
- * Then what only real sockets show of an app: addresses, and who is refused. */
+/* test_flow_threads.c -- loops know nothing of each other: two threads with a
+ * loop each and two apps on it, with tables of their own, talk to themselves
+ * over real sockets at the same time, and four more threads post to them.
+ * Quiet under ThreadSanitizer. Then what only real sockets show of an app:
+ * addresses, and who is refused. */
 #include "flow.h"
 
 #include <arpa/inet.h>
