@@ -67,6 +67,7 @@ SRCS := \
 	pomelo_handshake.c \
 	pomelo_frame.c \
 	pomelo_config.c \
+	pomelo_config_run.c \
 	pomelo_route.c \
 	pomelo_cluster.c \
 	pomelo_router.c \
@@ -95,6 +96,9 @@ SRCS := \
 	pomelo_monitor.c \
 	pomelo_console.c \
 	pomelo.c \
+	pomelo_spawn.c \
+	pomelo_run_log.c \
+	pomelo_run_master.c \
 	pomelo_run.c
 SRCS := $(wildcard $(SRCS))
 

@@ -1169,8 +1169,10 @@ typedef struct pm_run_opts {
     size_t servers_count;
     const char *config_dir; /* where servers.json lies */
     const char *env;
-    const char
-        *ids; /* "connector-1,chat-1": what this process plays; NULL: all */
+    /* What this process plays: "connector-1,chat-1", or the id of
+     * config_dir/master.json. NULL: every server of the table, and no master.
+     */
+    const char *ids;
     uint32_t drain_ms; /* 0: 3,000 */
     const pm_app_opts
         *app; /* connector, rpc, limits, binds for every app; NULL: defaults */
@@ -1179,6 +1181,14 @@ typedef struct pm_run_opts {
     /* All apps run; called once. May be NULL. */
     void (*started)(pm_loop *loop, pm_app *const *apps, size_t count,
                     void *ctx);
+    /* ---- Of a cluster with a master. pm_run_args fills these in. ---- */
+    const char *start;   /* what the master starts: "none", a type, an id; NULL:
+                            "all" */
+    const char *binary;  /* the program that it starts; NULL: "binary" of
+                            config_dir/pomelo.json, else `program` */
+    const char *program; /* this program: argv[0] */
+    const char *servers_json; /* servers that are in no file, as a servers.json
+                                 of their own: added at run time */
 } pm_run_opts;
 static inline pm_run_opts pm_run_opts_default(void)
 {
@@ -1186,10 +1196,24 @@ static inline pm_run_opts pm_run_opts_default(void)
     o.size = sizeof o;
     return o;
 }
+/* Reads --id, --env, --start and --servers from a command line: what
+ * `pomelo start` and a master say to a process. Everything else is left to the
+ * application; of two the last one counts. argv is borrowed until pm_run
+ * returns. PM_EINVAL: one of them has no value. */
+PM_API pm_err pm_run_args(pm_run_opts *opts, int argc, char **argv);
 /* Makes a loop and an app for each id, calls configure(app, ctx) on each,
  * starts them, and runs until SIGINT or SIGTERM (drains for drain_ms) or a
- * second one (ends at once). Returns PM_OK after a stop, or why it did not
- * start. */
+ * second one (ends at once), or until a console has stopped them all. Returns
+ * PM_OK after a stop, or why it did not start.
+ *
+ * With config_dir the files beside servers.json count too: dictionary.json and
+ * the protos where `app` has none, log.json unless `log` is given, master.json
+ * (each server whose id is given registers there) with adminServer.json and
+ * adminUser.json. A master starts the other processes, as
+ * `BINARY [args] --env E --id I`, and stops them when it gets a signal; it also
+ * serves the page of pomelo.json ("web": {"root", "host", "port"}), as does a
+ * process that plays every server. A process that plays one server with `cpu`
+ * is pinned to that core. */
 PM_API pm_err pm_run(const pm_run_opts *opts, pm_configure_cb configure,
                      void *ctx);
 

@@ -217,13 +217,16 @@ static pm_err files_read_levels(files_reader *r, const cJSON *tree)
 {
     pmi_log_rules *log = &r->files->log;
     const cJSON *level = pmi_json_get(tree, "level"), *node;
-    pm_log_level unused;
+    pm_log_level one;
     pm_err err = level ? files_level(r, level, "level", &log->level) : PM_OK;
+    one = log->most = log->level ? log->level : PM_LOG_INFO;
     log->levels = pmi_json_get(tree, "levels");
     cJSON_ArrayForEach(node, log->levels)
     {
         if (err == PM_OK)
-            err = files_level(r, node, "levels", &unused);
+            err = files_level(r, node, "levels", &one);
+        if (one > log->most)
+            log->most = one;
     }
     return err;
 }

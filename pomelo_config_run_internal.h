@@ -7,7 +7,8 @@
 
 /* config/log.json. */
 typedef struct pmi_log_rules {
-    pm_log_level level;           /* 0: not told */
+    pm_log_level most;  /* the loudest of level and levels; 0: not told */
+    pm_log_level level; /* 0: not told */
     const struct cJSON *levels;   /* by module; NULL: none */
     const char *file;             /* NULL: stderr alone */
     uint64_t max_bytes, keep;     /* of one file; how many old ones */

@@ -2,32 +2,18 @@
 /* pomelo_run.c -- a whole process from a servers table: the only place with
  * signals.
  *
+ *   files, table -> apps, configured -> backends start, then frontends
+ *   -> the loop runs -> a signal, or a console: apps drain -> end
+ *
  * Makes a loop and an app for each id that this process plays, starts them
  * bottom last (backends before frontends, so that the first client finds
- * everything), and runs until it is told to stop. Start at pm_run. */
-#include "pomelo_connector_internal.h"
+ * everything), and runs until it is told to stop. What a master adds is in
+ * pomelo_run_master.c. Start at pm_run. */
+#include "pomelo_run_internal.h"
+
+#include "core/json.h"
 
 #include <signal.h>
-#include <stdio.h>
-
-typedef struct run {
-    const pm_run_opts *opts;
-    pm_loop *loop;
-    const pmi_env *env;
-    pm_app **apps;
-    size_t count;
-    size_t stopping; /* apps that have not told yet that they stopped */
-    bool told;       /* a first signal has come */
-    void *signals[2];
-} run;
-
-static void run_log(void *ctx, pm_log_level level, const char *module,
-                    const char *line)
-{
-    static const char *const names[] = {"", "error", "warn", "info", "debug"};
-    (void)ctx;
-    fprintf(stderr, "%-5s %s: %s\n", names[level], module, line);
-}
 
 /* Is `id` in the comma list? NULL lists everybody. */
 static bool run_plays(const char *ids, const char *id)
@@ -56,13 +42,13 @@ static bool run_in_table(const pm_server *servers, size_t count, const char *id,
 }
 
 /* A name that the table does not know is a mistake worth a sentence. */
-static pm_err run_check_ids(run *self, const pm_server *servers, size_t count)
+static pm_err run_check_ids(const pmi_run *self)
 {
     const char *id = self->opts->ids;
     while (id && *id) {
         const char *end = strchr(id, ',');
         size_t len = end ? (size_t)(end - id) : strlen(id);
-        if (!run_in_table(servers, count, id, len)) {
+        if (!run_in_table(self->servers, self->servers_count, id, len)) {
             PMI_LOG(self->env, PM_LOG_ERROR, "run",
                     "ids: \"%.*s\" is not in the servers table", (int)len, id);
             return PM_ECONFIG;
@@ -72,18 +58,40 @@ static pm_err run_check_ids(run *self, const pm_server *servers, size_t count)
     return PM_OK;
 }
 
-static pm_err run_make_app(run *self, const pm_server *servers, size_t count,
-                           const char *id, pm_configure_cb configure, void *ctx)
+/* What the files say where the application has said nothing. */
+static void run_file_opts(pmi_run *self, const pm_server *server,
+                          pm_app_opts *opts)
+{
+    pm_connector_opts *connector = &opts->connector;
+    const pmi_run_files *files = &self->files;
+    if (!connector->dictionary) {
+        connector->dictionary = files->dictionary;
+        connector->dictionary_count = files->dictionary_count;
+    }
+    if (self->config && !connector->server_protos)
+        connector->server_protos =
+            pm_config_file(self->config, "serverProtos.json");
+    if (self->config && !connector->client_protos)
+        connector->client_protos =
+            pm_config_file(self->config, "clientProtos.json");
+    if (!opts->log_level)
+        opts->log_level = files->log.most;
+    pmi_run_master_opts(self, server, opts);
+}
+
+static pm_err run_make_app(pmi_run *self, const pm_server *server,
+                           pm_configure_cb configure, void *ctx)
 {
     pm_app_opts opts =
         self->opts->app ? *self->opts->app : pm_app_opts_default();
     pm_app *app;
     pm_err err;
     opts.loop = self->loop;
-    opts.servers = servers;
-    opts.servers_count = count;
-    opts.server_id = id;
+    opts.servers = self->servers;
+    opts.servers_count = self->servers_count;
+    opts.server_id = server->id;
     opts.env = self->opts->env;
+    run_file_opts(self, server, &opts);
     err = pm_app_new(&app, &opts);
     if (err)
         return err;
@@ -91,28 +99,28 @@ static pm_err run_make_app(run *self, const pm_server *servers, size_t count,
     return configure(app, ctx);
 }
 
-static pm_err run_make_apps(run *self, const pm_server *servers, size_t count,
-                            pm_configure_cb configure, void *ctx)
+static pm_err run_make_apps(pmi_run *self, pm_configure_cb configure, void *ctx)
 {
-    self->apps = pmi_resize_array(self->env, NULL, count, sizeof(pm_app *));
+    self->apps = pmi_resize_array(self->env, NULL, self->servers_count,
+                                  sizeof(pm_app *));
     if (!self->apps)
         return PM_ENOMEM;
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < self->servers_count; i++) {
+        const pm_server *server = &self->servers[i];
         pm_err err;
-        if (!run_plays(self->opts->ids, servers[i].id))
+        if (!run_plays(self->opts->ids, server->id))
             continue;
-        err = run_make_app(self, servers, count, servers[i].id, configure, ctx);
+        err = run_make_app(self, server, configure, ctx);
         if (err) {
             PMI_LOG(self->env, PM_LOG_ERROR, "run", "%s: %s",
-                    servers[i].id ? servers[i].id : "(no id)",
-                    pm_strerror(err));
+                    server->id ? server->id : "(no id)", pm_strerror(err));
             return err;
         }
     }
     return self->count ? PM_OK : PM_ECONFIG;
 }
 
-static pm_err run_start_apps(run *self, bool frontends)
+static pm_err run_start_apps(pmi_run *self, bool frontends)
 {
     for (size_t i = 0; i < self->count; i++) {
         const pm_server *server = pm_app_server(self->apps[i]);
@@ -127,36 +135,47 @@ static pm_err run_start_apps(run *self, bool frontends)
                     pm_strerror(err));
             return err;
         }
+        self->running++;
     }
     return PM_OK;
 }
 
+/* ---- Stop --------------------------------------------------------------- */
+
 static void run_stopped(pm_app *app, pm_err err, void *ctx)
 {
-    run *self = ctx;
+    pmi_run *self = ctx;
     (void)app;
-    (void)err;
-    if (--self->stopping == 0)
+    if (err != PM_ECLOSED && --self->running == 0)
         pm_loop_break(self->loop);
+}
+
+void pmi_run_stop_app(pmi_run *run, pm_app *app, bool at_once)
+{
+    uint32_t drain_ms = run->opts->drain_ms ? run->opts->drain_ms : 3000;
+    /* Refused: it is on its way already. */
+    pm_app_stop(app, at_once ? 1 : drain_ms, run_stopped, run);
+}
+
+void pmi_run_stop_apps(pmi_run *run)
+{
+    for (size_t i = 0; i < run->count; i++)
+        pmi_run_stop_app(run, run->apps[i], false);
 }
 
 static void run_signal(void *ctx)
 {
-    run *self = ctx;
-    uint32_t drain_ms = self->opts->drain_ms ? self->opts->drain_ms : 3000;
+    pmi_run *self = ctx;
     if (self->told) {
+        pmi_run_master_stop_now(self);
         pm_loop_break(self->loop);
         return;
     }
     self->told = true;
-    for (size_t i = 0; i < self->count; i++)
-        if (pm_app_stop(self->apps[i], drain_ms, run_stopped, self) == PM_OK)
-            self->stopping++;
-    if (!self->stopping)
-        pm_loop_break(self->loop);
+    pmi_run_master_stop(self);
 }
 
-static pm_err run_watch_signals(run *self)
+static pm_err run_watch_signals(pmi_run *self)
 {
     static const int numbers[] = {SIGINT, SIGTERM};
     for (size_t i = 0; i < PMI_COUNT(numbers); i++) {
@@ -168,72 +187,189 @@ static pm_err run_watch_signals(run *self)
     return PM_OK;
 }
 
-static pm_err run_go(run *self, const pm_server *servers, size_t count,
-                     pm_configure_cb configure, void *ctx)
+/* ---- Files --------------------------------------------------------------- */
+
+static pm_err run_load(pmi_run *self)
 {
-    pm_err err = run_check_ids(self, servers, count);
+    const pm_run_opts *opts = self->opts;
+    char why[512] = "";
+    pm_err err = PM_OK;
+    if (!opts->servers)
+        err = pm_config_load(&self->config, opts->config_dir, opts->env, why,
+                             sizeof why);
+    if (err == PM_OK && self->config)
+        err = pmi_run_files_read(&self->files, self->env, self->config, why,
+                                 sizeof why);
+    if (err == PM_OK && opts->servers_json)
+        err = pm_config_parse(&self->added, opts->servers_json, opts->env, why,
+                              sizeof why);
+    if (err)
+        PMI_LOG(self->env, PM_LOG_ERROR, "run", "%s",
+                *why ? why : pm_strerror(err));
+    return err;
+}
+
+static void run_open_log(pmi_run *self)
+{
+    pm_err err;
+    if (self->opts->log || !self->config ||
+        !pm_config_file(self->config, "log.json"))
+        return;
+    err = pmi_run_log_open(&self->log, &self->files.log,
+                           self->opts->ids ? self->opts->ids : "all");
+    if (err)
+        PMI_LOG(self->env, PM_LOG_ERROR, "run", "log file %s: %s",
+                self->files.log.file, pm_strerror(err));
+}
+
+/* The file's servers, those who are in none, and at the end the master if it
+ * is played here. */
+static pm_err run_make_table(pmi_run *self)
+{
+    const pm_server *servers = self->opts->servers, *added = NULL;
+    const pm_server *master = &self->files.master;
+    size_t count = self->opts->servers_count, added_count = 0;
+    if (self->config)
+        servers = pm_config_servers(self->config, &count);
+    if (self->added)
+        added = pm_config_servers(self->added, &added_count);
+    self->servers = pmi_resize_array(self->env, NULL, count + added_count + 1,
+                                     sizeof *servers);
+    if (!self->servers)
+        return PM_ENOMEM;
+    memcpy(self->servers, servers, count * sizeof *servers);
+    self->servers_count = self->files_servers = count;
+    for (size_t i = 0; i < added_count; i++)
+        if (!run_in_table(servers, count, added[i].id, strlen(added[i].id)))
+            self->servers[self->servers_count++] = added[i];
+    if (master->id && self->opts->ids && run_plays(self->opts->ids, master->id))
+        self->servers[self->servers_count++] = *master;
+    return PM_OK;
+}
+
+/* ---- The process ------------------------------------------------------------ */
+
+/* Frontends and backends of one process share its core. */
+static void run_pin(const pmi_run *self)
+{
+    const pm_server *server = pm_app_server(self->apps[0]);
+    pm_err err;
+    if (self->count != 1 || server->cpu == 0)
+        return;
+    err = pmi_sock_pin_cpu(server->cpu - 1);
+    if (err)
+        PMI_LOG(self->env, PM_LOG_WARN, "run", "cpu %d: %s", server->cpu - 1,
+                pm_strerror(err));
+}
+
+/* A page that is not there is a pity; the game goes on. */
+static void run_open_page(pmi_run *self)
+{
+    const pmi_start_rules *rules = &self->files.start;
+    pmi_http_opts opts = {.host = rules->web_host,
+                          .port = rules->web_port,
+                          .root = rules->web_root};
+    pm_err err;
+    if (!rules->web_root || (self->opts->ids && !self->spawn))
+        return;
+    err = pmi_http_start(self->loop, &opts, &self->page);
+    if (err)
+        PMI_LOG(self->env, PM_LOG_ERROR, "run", "the page, port %u: %s",
+                rules->web_port, pm_strerror(err));
+    else
+        PMI_LOG(self->env, PM_LOG_INFO, "run", "open http://%s:%u",
+                rules->web_host ? rules->web_host : "127.0.0.1",
+                pmi_http_port(self->page));
+}
+
+static pm_err run_go(pmi_run *self, pm_configure_cb configure, void *ctx)
+{
+    pm_err err = run_check_ids(self);
     if (err == PM_OK)
-        err = run_make_apps(self, servers, count, configure, ctx);
+        err = run_make_apps(self, configure, ctx);
     if (err == PM_OK)
         err = run_watch_signals(self);
     if (err == PM_OK)
-        err = run_start_apps(self, false);
+        err = pmi_run_master_begin(self);
+    if (err)
+        return err;
+    run_pin(self);
+    err = run_start_apps(self, false);
     if (err == PM_OK)
         err = run_start_apps(self, true);
-    if (err == PM_OK && self->opts->started)
+    if (err)
+        return err;
+    run_open_page(self);
+    if (self->opts->started)
         self->opts->started(self->loop, self->apps, self->count, ctx);
-    if (err == PM_OK)
-        err = pm_loop_run(self->loop);
-    return err;
+    return pm_loop_run(self->loop);
 }
 
-static void run_end(run *self)
+static void run_end(pmi_run *self)
 {
     for (size_t i = 0; i < PMI_COUNT(self->signals); i++)
         pmi_loop_signal_end(self->signals[i]);
+    pmi_http_stop(self->page);
     for (size_t i = 0; i < self->count; i++)
         pm_app_free(self->apps[i]);
+    pmi_run_master_end(self);
     pmi_free(self->env, self->apps);
+    pmi_free(self->env, self->servers);
+    pmi_run_log_close(&self->log);
+    pmi_run_files_free(&self->files);
+    pm_config_free(self->added);
+    pm_config_free(self->config);
 }
 
-static pm_err run_table(run *self, pm_configure_cb configure, void *ctx)
+/* ---- Public ----------------------------------------------------------------- */
+
+pm_err pm_run_args(pm_run_opts *opts, int argc, char **argv)
 {
-    const pm_server *servers = self->opts->servers;
-    size_t count = self->opts->servers_count;
-    pm_config *config = NULL;
-    char why[256];
-    pm_err err = PM_OK;
-    if (!servers && self->opts->config_dir) {
-        err = pm_config_load(&config, self->opts->config_dir, self->opts->env,
-                             why, sizeof why);
-        if (err)
-            PMI_LOG(self->env, PM_LOG_ERROR, "run", "%s", why);
-        else
-            servers = pm_config_servers(config, &count);
-    }
-    if (err == PM_OK)
-        err = run_go(self, servers, count, configure, ctx);
-    run_end(self);
-    pm_config_free(config);
-    return err;
+    const struct {
+        const char *name;
+        const char **to;
+    } known[] = {{"--id", &opts->ids},
+                 {"--env", &opts->env},
+                 {"--start", &opts->start},
+                 {"--servers", &opts->servers_json}};
+    if (argc > 0)
+        opts->program = argv[0];
+    /* A value may look like an option (args are handed on verbatim), so each
+     * word is looked at; who starts us speaks last. */
+    for (int i = 1; i < argc; i++)
+        for (size_t k = 0; k < PMI_COUNT(known); k++) {
+            if (strcmp(argv[i], known[k].name) != 0)
+                continue;
+            if (i + 1 == argc)
+                return PM_EINVAL;
+            *known[k].to = argv[i + 1];
+        }
+    return PM_OK;
 }
 
 pm_err pm_run(const pm_run_opts *opts, pm_configure_cb configure, void *ctx)
 {
     pm_loop_opts loop_opts = pm_loop_opts_default();
-    run self = {0};
+    pmi_run self = {0};
     pm_err err;
     if (!opts || opts->size != sizeof *opts || !configure ||
         !(opts->servers ? opts->servers_count > 0 : opts->config_dir != NULL))
         return PM_EINVAL;
-    loop_opts.log = opts->log ? opts->log : run_log;
-    loop_opts.log_ctx = opts->log_ctx;
+    loop_opts.log = opts->log ? opts->log : pmi_run_log_line;
+    loop_opts.log_ctx = opts->log ? opts->log_ctx : &self.log;
     err = pm_loop_new(&self.loop, &loop_opts);
     if (err)
         return err;
     self.opts = opts;
     self.env = pmi_loop_env(self.loop);
-    err = run_table(&self, configure, ctx);
+    err = run_load(&self);
+    if (err == PM_OK) {
+        run_open_log(&self);
+        err = run_make_table(&self);
+    }
+    if (err == PM_OK)
+        err = run_go(&self, configure, ctx);
+    run_end(&self);
     pm_loop_free(self.loop);
     return err;
 }

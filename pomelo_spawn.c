@@ -34,9 +34,9 @@ typedef struct spawn_child {
     pmi_timer timer;
     pmi_spawn *spawn;
     pid_t pid;
-    int pidfd; /* -1: there is none, the timer looks */
-    bool frontend;
-    char id[]; /* the server's */
+    int pidfd;            /* -1: there is none, the timer looks */
+    bool frontend, asked; /* asked to stop */
+    char id[];            /* the server's */
 } spawn_child;
 
 struct pmi_spawn {
@@ -346,38 +346,37 @@ pm_err pmi_spawn_kill(pmi_spawn *spawn, const pm_server *server, int64_t pid)
     return spawn_kill_other(server->id, (pid_t)pid);
 }
 
-static size_t spawn_signal(pmi_spawn *spawn, int number, bool both,
-                           bool frontends)
-{
-    size_t count = 0;
-    for (pmi_link *at = spawn->children.next; at != &spawn->children;
-         at = at->next) {
-        spawn_child *child = PMI_OUTER(at, spawn_child, link);
-        if (!both && child->frontend != frontends)
-            continue;
-        count++;
-        kill(child->pid, number);
-    }
-    return count;
-}
-
-size_t pmi_spawn_stop(pmi_spawn *spawn, bool frontends)
-{
-    return spawn_signal(spawn, SIGTERM, false, frontends);
-}
-
-void pmi_spawn_kill_all(pmi_spawn *spawn)
-{
-    spawn_signal(spawn, SIGKILL, true, false);
-}
-
-size_t pmi_spawn_count(const pmi_spawn *spawn)
+size_t pmi_spawn_left(const pmi_spawn *spawn, bool frontends)
 {
     size_t count = 0;
     for (pmi_link *at = spawn->children.next; at != &spawn->children;
          at = at->next)
-        count++;
+        count += PMI_OUTER(at, spawn_child, link)->frontend == frontends;
     return count;
+}
+
+void pmi_spawn_stop(pmi_spawn *spawn, bool frontends)
+{
+    for (pmi_link *at = spawn->children.next; at != &spawn->children;
+         at = at->next) {
+        spawn_child *child = PMI_OUTER(at, spawn_child, link);
+        if (child->frontend != frontends || child->asked)
+            continue;
+        child->asked = true;
+        kill(child->pid, SIGTERM);
+    }
+}
+
+void pmi_spawn_kill_all(pmi_spawn *spawn)
+{
+    for (pmi_link *at = spawn->children.next; at != &spawn->children;
+         at = at->next)
+        kill(PMI_OUTER(at, spawn_child, link)->pid, SIGKILL);
+}
+
+size_t pmi_spawn_count(const pmi_spawn *spawn)
+{
+    return pmi_spawn_left(spawn, true) + pmi_spawn_left(spawn, false);
 }
 
 void pmi_spawn_free(pmi_spawn *spawn)

@@ -27,9 +27,10 @@ pm_err pmi_spawn_start(pmi_spawn *spawn, const pm_server *server,
  * command line says that it is this server. PM_ENOTFOUND, PM_ENOTSUP where
  * there is no pidfd. */
 pm_err pmi_spawn_kill(pmi_spawn *spawn, const pm_server *server, int64_t pid);
-/* Asks our processes to stop, frontends or the others. Returns how many are
- * left of them. */
-size_t pmi_spawn_stop(pmi_spawn *spawn, bool frontends);
+/* How many of our processes live, frontends or the others. */
+size_t pmi_spawn_left(const pmi_spawn *spawn, bool frontends);
+/* Asks them to stop; each is asked once (a second signal would end it). */
+void pmi_spawn_stop(pmi_spawn *spawn, bool frontends);
 /* Ends all that are left. */
 void pmi_spawn_kill_all(pmi_spawn *spawn);
 size_t pmi_spawn_count(const pmi_spawn *spawn);

@@ -121,7 +121,10 @@ uses() { # NAMES EXCEPT-PATTERN: objects that reference one of the names
 never='^$'
 verdict 'nothing ends, forks or signals the process' "$(uses \
     'exit _exit _Exit abort atexit signal sigaction sigprocmask pthread_sigmask raise kill fork vfork system popen execv execve execvp __assert_fail' \
-    '^pomelo_run[a-z_]*\.o (sigaction|raise)$')"
+    '^pomelo_spawn\.o kill$|^pomelo_run[a-z_]*\.o (sigaction|raise)$')"
+verdict 'processes are started by pm_run alone' "$(uses \
+    'posix_spawn posix_spawnp waitpid waitid wait wait4 syscall' '^pomelo_spawn\.o ')$(
+    uses 'pmi_spawn_new pmi_spawn_start pmi_spawn_kill' '^pomelo_run[a-z_]*\.o ')"
 verdict 'signals are asked for by pm_run alone' \
     "$(uses 'pmi_loop_signal' '^pomelo_run[a-z_]*\.o ')"
 verdict 'nothing prints' "$(uses \
