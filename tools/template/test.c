@@ -6,9 +6,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define APPS_MAX 64
-#define TURNS_MAX 100000
+#define SECONDS_MAX 10
 
 typedef struct test {
     pm_loop *loop;
@@ -36,7 +37,8 @@ static void entered(pm_client *client, pm_err err, pm_body body, void *ctx)
 {
     user *self = ctx;
     (void)client;
-    if (err || !body.data.len)
+    if (err || body.data.len < 9 ||
+        memcmp(body.data.data, "{\"users\"", 8) != 0)
         self->all->over = true;
     else
         self->all->steps++;
@@ -80,9 +82,23 @@ static bool join(user *self)
 
 static bool turn_until(test *self, int steps)
 {
-    for (int i = 0; i < TURNS_MAX && !self->over && self->steps < steps; i++)
+    time_t end = time(NULL) + SECONDS_MAX;
+    while (!self->over && self->steps < steps && time(NULL) < end)
         pm_loop_poll(self->loop, 0);
     return self->steps >= steps;
+}
+
+/* Does the connector that our users come to see the chat server? */
+static bool linked(test *self)
+{
+    time_t end = time(NULL) + SECONDS_MAX;
+    for (size_t i = 0; i < self->count; i++) {
+        const pm_server *chat = pm_server_at(self->apps[i], "chat", 0);
+        while (chat && !pm_server_is_up(self->apps[i], chat->id) &&
+               pm_app_server(self->apps[i])->port && time(NULL) < end)
+            pm_loop_poll(self->loop, 0);
+    }
+    return time(NULL) < end;
 }
 
 static bool start(test *self, const pm_config *config)
@@ -123,8 +139,8 @@ int main(void)
         return 1;
     }
     /* Both have entered, and both have heard bob. */
-    good = start(&self, config) && join(&alice) && turn_until(&self, 1) &&
-           join(&bob) && turn_until(&self, 4);
+    good = start(&self, config) && linked(&self) && join(&alice) &&
+           turn_until(&self, 1) && join(&bob) && turn_until(&self, 4);
     printf("test: %s\n", good ? "passed" : "failed");
     pm_client_free(alice.client);
     pm_client_free(bob.client);
