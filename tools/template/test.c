@@ -26,11 +26,22 @@ typedef struct user {
     bool talks;
 } user;
 
+static void said(pm_client *client, pm_err err, pm_body body, void *ctx)
+{
+    user *self = ctx;
+    (void)client;
+    (void)body;
+    if (err)
+        self->all->over = true;
+}
+
 static void say(user *self)
 {
-    pm_client_request(self->client, "chat.chatHandler.send",
-                      pm_body_text("{\"content\":\"hello\",\"target\":\"*\"}"),
-                      NULL, NULL);
+    if (pm_client_request(
+            self->client, "chat.chatHandler.send",
+            pm_body_text("{\"content\":\"hello\",\"target\":\"*\"}"), said,
+            self))
+        self->all->over = true;
 }
 
 static void entered(pm_client *client, pm_err err, pm_body body, void *ctx)
