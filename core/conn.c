@@ -2,8 +2,11 @@
 /* core/conn.c -- a connection: its transport, its queue, its end.
  *
  * Writing: what is sent waits in a queue and leaves in one write at the end of
- * the turn. Ending: the transport is given up at once, `closed` comes on a
- * later turn, the storage goes when no callback stands on it any more.
+ * the turn. When a thousand connections become ready in one turn, all but the
+ * first of them write as soon as their owner has answered: a thousand chunks
+ * would be in use otherwise, and stay. Ending: the transport is given up at
+ * once, `closed` comes on a later turn, the storage goes when no callback
+ * stands on it any more.
  *
  * Two transports, a descriptor and a pipe, differ in four small functions
  * (pmi_conn_receive, conn_write_once, pmi_conn_want, conn_detach). How bytes
@@ -13,6 +16,7 @@
 
 enum {
     CONN_INLINE_FLUSH = 256 * 1024,
+    CONN_WAITING_MAX = 32,      /* connections that hold a chunk for a turn */
     CONN_LOW_WATER = 16 * 1024, /* over it, `drained` tells when all has left */
     CONN_COPY_MAX = 256, /* smaller shared chunks are copied where cheap */
     CONN_LINGER_MS = 30000
@@ -153,6 +157,7 @@ static void conn_flush_dirty(pmi_task *task)
 {
     pmi_conn_shared *shared = PMI_OUTER(task, pmi_conn_shared, flush);
     pmi_link now, *node;
+    shared->marked = 0;
     pmi_list_init(&now);
     pmi_list_move(&now, &shared->dirty);
     while ((node = pmi_list_take(&now)) != NULL) {
@@ -168,9 +173,17 @@ void pmi_conn_mark_dirty(pmi_conn *c)
     if (pmi_link_in(&c->dirty))
         return;
     pmi_list_add(&shared->dirty, &c->dirty);
+    shared->marked++;
     if (!pmi_task_waits(&shared->flush))
         pmi_loop_flush_later(shared->segments.loop, &shared->flush,
                              conn_flush_dirty);
+}
+
+void pmi_conn_relieve(pmi_conn *c)
+{
+    if (c->shared->marked > CONN_WAITING_MAX && pmi_link_in(&c->dirty) &&
+        pmi_conn_alive(c) && c->out.last && c->out.last->open)
+        pmi_conn_flush(c);
 }
 
 /* Something was added to the queue. */

@@ -35,7 +35,8 @@ typedef enum pmi_conn_state {
 /* What the connections of a loop share. */
 typedef struct pmi_conn_shared {
     pmi_segment_pool segments;
-    pmi_link dirty; /* connections with something to write this turn */
+    pmi_link dirty;  /* connections with something to write this turn */
+    uint32_t marked; /* how many became so in this turn */
     pmi_task flush;
     pmi_conn_totals totals;
 } pmi_conn_shared;
@@ -111,6 +112,9 @@ long pmi_conn_receive(pmi_conn *c, uint8_t *data, size_t len,
 /* Writes what is queued until the transport takes no more. */
 void pmi_conn_write_out(pmi_conn *c);
 void pmi_conn_mark_dirty(pmi_conn *c);
+/* The owner has seen what came: where many wait for the end of the turn, what
+ * it answered leaves now, so that its chunk serves the next connection. */
+void pmi_conn_relieve(pmi_conn *c);
 /* Something was added to the queue. */
 void pmi_conn_grown(pmi_conn *c);
 /* Tells the owner that all has left, when that is news. */

@@ -315,8 +315,10 @@ static void conn_readable(pmi_conn *c)
     long n = pmi_conn_receive(c, data + have, cap - have, &reason);
     if (n < 0)
         pmi_conn_end(c, reason);
-    else if (n > 0)
-        conn_deliver(c, data, have + (size_t)n);
+    if (n <= 0)
+        return;
+    conn_deliver(c, data, have + (size_t)n);
+    pmi_conn_relieve(c);
 }
 
 static void conn_writable(pmi_conn *c)
