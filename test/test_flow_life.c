@@ -571,6 +571,62 @@ static void test_backend_drains(void **state)
     flow_end(&l.f);
 }
 
+/* ---- Requests that wait ------------------------------------------------ */
+
+typedef struct waiting {
+    life l;
+    pm_request *req[2];
+    uint64_t id[2];
+    size_t count;
+    bool keep;
+} waiting;
+
+static void wait_hold(pm_request *req, void *ctx)
+{
+    waiting *w = ctx;
+    if (w->keep)
+        assert_ok(pm_request_keep(req));
+    w->id[w->count] = pm_request_id(req);
+    w->req[w->count++] = req;
+}
+
+/* A number finds its request as long as it lives, and nobody else afterwards.
+ * The body lasts when it is kept, an empty one too. */
+static void test_request_by_number(void **state)
+{
+    (void)state;
+    for (int keep = 0; keep < 2; keep++) {
+        waiting w = {.keep = keep == 1};
+        struct cJSON *tree;
+        pm_app *app;
+        assert_ok(flow_loop(&w.l.f, 1));
+        assert_ok(flow_app(&w.l.f, "connector-1", &w.l.f.front));
+        app = w.l.f.front;
+        assert_ok(pm_app_handler(app, "connector.h.wait", wait_hold, &w));
+        assert_ok(pm_app_start(app));
+        assert_ok(flow_client(&w.l.f));
+        flow_run(&w.l.f, 50);
+        life_ask(&w.l, "connector.h.wait");
+        assert_ok(pm_client_request(w.l.f.client, "connector.h.wait",
+                                    pm_body_bytes("", 0), flow_answered, &w));
+        flow_run(&w.l.f, 10);
+        assert_int_equal(w.count, 2);
+        assert_true(w.id[0] && w.id[1] && w.id[0] != w.id[1]);
+        assert_null(pm_request_find(app, 0));
+        for (size_t i = 0; i < 2; i++) {
+            assert_ptr_equal(pm_request_find(app, w.id[i]), w.req[i]);
+            assert_int_equal(pm_request_id(w.req[i]), w.id[i]);
+            assert_err(pm_request_json(w.req[i], &tree),
+                       keep ? PM_OK : PM_ECLOSED);
+            if (keep)
+                assert_int_equal(cJSON_GetArraySize(tree), 1); /* __route__ */
+            assert_ok(pm_reply_text(w.req[i], "{}"));
+            assert_null(pm_request_find(app, w.id[i]));
+        }
+        flow_end(&w.l.f);
+    }
+}
+
 /* ---- Options that are wrong -------------------------------------------- */
 
 static void test_options_are_checked(void **state)
@@ -618,6 +674,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_request_outlives_app),
     cmocka_unit_test(test_free_while_stopping),
     cmocka_unit_test(test_backend_drains),
+    cmocka_unit_test(test_request_by_number),
     cmocka_unit_test(test_options_are_checked),
 };
 

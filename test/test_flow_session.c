@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* test_flow_session.c -- sessions, on their frontend and seen from a backend:
- * binding, settings, kicks, and what is left of them when the client has gone. */
+ * binding, settings, kicks, and what is left of them when the client has gone.
+ */
 #include "flow.h"
 
 #define TABLE_MAX 4
