@@ -475,13 +475,14 @@ static void bots_tick(evutil_socket_t fd, short what, void *ctx)
     (void)fd;
     (void)what;
     if (bots_phase_is_over(all)) {
-        all->phase++;
+        /* Who has not come in would only spoil the rest. */
+        all->phase =
+            all->phase == ENTER && all->trouble ? DONE : all->phase + 1;
         all->news_us = all->talk_us = now;
     }
     if (now - all->line_us >= 1000000)
         bots_line(all, now);
     if (all->phase != TALK && now - all->news_us > PATIENCE_MS * 1000) {
-        bots_line(all, now);
         printf("\nno news for %d s: given up", PATIENCE_MS / 1000);
         all->trouble++;
         all->phase = DONE;
