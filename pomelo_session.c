@@ -15,6 +15,8 @@ struct pmi_sessions {
     pmi_map by_id;  /* number -> pm_session */
     pmi_map by_uid; /* uid -> first session of the ring */
     uint64_t last_id;
+    void (*gone)(void *ctx, pm_slice uid); /* may be NULL */
+    void *gone_ctx;
     pmi_link all;   /* every object, also what the application keeps */
     pmi_link waits; /* pmi_session_done, still to be told */
 };
@@ -118,6 +120,7 @@ pm_session *pmi_session_new(pmi_sessions *sessions)
     session->app = sessions->app;
     session->loop = pm_app_loop(sessions->app);
     session->refs = 1;
+    session->measured = true;
     pmi_list_init(&session->requests);
     pmi_list_init(&session->same_uid);
     pmi_list_add(&sessions->all, &session->in_app);
@@ -156,11 +159,21 @@ static void session_leave_uid(pmi_sessions *sessions, pm_session *session)
     pmi_list_remove(&session->same_uid);
     if (pmi_map_get(&sessions->by_uid, uid) != session)
         return;
-    if (next)
+    if (next) {
         pmi_map_put(&sessions->by_uid, uid, next,
                     NULL); /* exists: no memory needed */
-    else
-        pmi_map_remove(&sessions->by_uid, uid);
+        return;
+    }
+    pmi_map_remove(&sessions->by_uid, uid);
+    if (sessions->gone)
+        sessions->gone(sessions->gone_ctx, uid);
+}
+
+void pmi_sessions_on_gone(pmi_sessions *sessions,
+                          void (*gone)(void *ctx, pm_slice uid), void *ctx)
+{
+    sessions->gone = gone;
+    sessions->gone_ctx = ctx;
 }
 
 void pmi_session_close(pm_session *session, pm_close_reason reason)
@@ -390,8 +403,9 @@ pm_err pmi_session_unbind_here(pm_session *session, const char *uid)
         return PM_EUNBOUND;
     session_leave_uid(sessions, session);
     session->uid = NULL;
+    /* A listener may free the app, and the session with it. */
     pmi_app_session_unbound(session->app, session, was);
-    pmi_free(pmi_loop_env(session->loop), was);
+    pmi_free(sessions->env, was);
     return PM_OK;
 }
 
@@ -406,29 +420,23 @@ static pm_err session_size_of(const pmi_env *env, const char *name,
     if (!value)
         return PM_OK;
     pmi_buf_init(&text, env, SIZE_MAX);
-    err = pmi_json_print(value, PMI_JSON_DEPTH_MAX, &text);
+    err = pmi_json_print(value, PMI_SETTINGS_DEPTH_MAX, &text);
     *size = text.len + strlen(name);
     pmi_buf_fini(&text);
     return err;
 }
 
-/* What counts for it: nothing when it can not be measured for want of memory,
- * so that the sum is never too small. */
-static size_t session_size_off(const pm_session *session, const char *name)
-{
-    size_t size;
-    if (session_size_of(pmi_loop_env(session->loop), name,
-                        pmi_json_get(session->settings, name), &size))
-        return 0;
-    return pmi_min(size, session->settings_bytes);
-}
-
+/* What cannot be measured for want of memory is measured anew next time. */
 static void session_unset(pm_session *session, const char *name)
 {
     cJSON *old = (cJSON *)(uintptr_t)pmi_json_get(session->settings, name);
+    size_t size;
     if (!old)
         return;
-    session->settings_bytes -= session_size_off(session, name);
+    if (session_size_of(pmi_loop_env(session->loop), name, old, &size))
+        session->measured = false;
+    else
+        session->settings_bytes -= size;
     cJSON_Delete(cJSON_DetachItemViaPointer(session->settings, old));
 }
 
@@ -447,12 +455,49 @@ static cJSON *session_named_copy(const char *name, const cJSON *value)
     return copy;
 }
 
+/* Settings that came as text are measured when somebody changes them. */
+static pm_err session_measure(pm_session *session)
+{
+    const pmi_env *env = pmi_loop_env(session->loop);
+    const cJSON *item;
+    size_t sum = 0, size;
+    if (session->measured)
+        return PM_OK;
+    cJSON_ArrayForEach(item, session->settings)
+    {
+        pm_err err = session_size_of(env, item->string, item, &size);
+        if (err)
+            return err;
+        sum += size;
+    }
+    session->settings_bytes = sum;
+    session->measured = true;
+    return PM_OK;
+}
+
+/* Is there room for a value of this size in the place of what is there? */
+static pm_err session_check_room(pm_session *session, const char *name,
+                                 size_t size)
+{
+    size_t old;
+    pm_err err = session_measure(session);
+    if (err == PM_OK)
+        err = session_size_of(pmi_loop_env(session->loop), name,
+                              pmi_json_get(session->settings, name), &old);
+    if (err)
+        return err;
+    if (size > PMI_SETTINGS_MAX ||
+        session->settings_bytes - old + size > PMI_SETTINGS_MAX)
+        return PM_ELIMIT;
+    return PM_OK;
+}
+
 pm_err pm_session_set(pm_session *session, const char *name,
                       const struct cJSON *value)
 {
     const pmi_env *env = pmi_loop_env(session->loop);
     cJSON *copy;
-    size_t size, kept;
+    size_t size;
     pm_err err;
     if (!name)
         return PM_EINVAL;
@@ -461,11 +506,10 @@ pm_err pm_session_set(pm_session *session, const char *name,
         return PM_OK;
     }
     err = session_size_of(env, name, value, &size);
+    if (err == PM_OK)
+        err = session_check_room(session, name, size);
     if (err)
         return err;
-    kept = session->settings_bytes - session_size_off(session, name);
-    if (size > PMI_SETTINGS_MAX || kept + size > PMI_SETTINGS_MAX)
-        return PM_ELIMIT;
     if (!session->settings && !(session->settings = cJSON_CreateObject()))
         return PM_ENOMEM;
     copy = session_named_copy(name, value);
@@ -500,8 +544,7 @@ const char *pm_session_get_text(const pm_session *session, const char *name)
     return cJSON_IsString(value) ? value->valuestring : NULL;
 }
 
-/* All members of `settings` (pushAll merges name by name, never deletes). */
-pm_err pmi_session_merge(pm_session *session, const cJSON *settings)
+static pm_err session_merge(pm_session *session, const cJSON *settings)
 {
     const cJSON *item;
     cJSON_ArrayForEach(item, settings)
@@ -511,5 +554,28 @@ pm_err pmi_session_merge(pm_session *session, const cJSON *settings)
         if (err)
             return err;
     }
+    return PM_OK;
+}
+
+/* Into a copy, which takes the place of the old ones when all went well. */
+pm_err pmi_session_merge(pm_session *session, const cJSON *settings)
+{
+    cJSON *old = session->settings;
+    size_t old_bytes = session->settings_bytes;
+    bool measured = session->measured;
+    pm_err err;
+    if (!cJSON_IsObject(settings))
+        return PM_EINVAL;
+    session->settings = old ? cJSON_Duplicate(old, true) : NULL;
+    err = old && !session->settings ? PM_ENOMEM
+                                    : session_merge(session, settings);
+    if (err) {
+        cJSON_Delete(session->settings);
+        session->settings = old;
+        session->settings_bytes = old_bytes;
+        session->measured = measured;
+        return err;
+    }
+    cJSON_Delete(old);
     return PM_OK;
 }

@@ -105,11 +105,13 @@ static pm_err session_take_settings(pm_session *session, pmi_cursor *in)
     pm_err err;
     if (!text.len)
         return PM_OK;
+    if (text.len > PMI_SETTINGS_TEXT_MAX)
+        return PM_EFRAME;
     err = pmi_json_parse(pmi_loop_env(session->loop), text, PMI_JSON_DEPTH_MAX,
                          &session->settings, NULL);
     if (err)
         return err == PM_ENOMEM ? err : PM_EFRAME;
-    session->settings_bytes = text.len;
+    session->measured = false;
     return cJSON_IsObject(session->settings) ? PM_OK : PM_EFRAME;
 }
 
@@ -206,7 +208,7 @@ static pm_err session_ask(pm_session *session, uint8_t what, pm_slice text,
         pmi_free(env, asked);
         return PM_ENOMEM;
     }
-    pmi_buf_init(&extra, env, 2 * PMI_SETTINGS_MAX);
+    pmi_buf_init(&extra, env, 64 + PMI_SETTINGS_TEXT_MAX);
     pmi_buf_add_byte(&extra, what);
     session_put_number(&extra, session->id);
     pmi_buf_add(&extra, text.data, text.len);
@@ -225,8 +227,11 @@ static pm_err session_ask(pm_session *session, uint8_t what, pm_slice text,
 static pm_err session_serve_sync(pm_session *session, pm_slice text)
 {
     cJSON *settings = NULL;
-    pm_err err = pmi_json_parse(pmi_loop_env(session->loop), text,
-                                PMI_JSON_DEPTH_MAX, &settings, NULL);
+    pm_err err;
+    if (text.len > PMI_SETTINGS_TEXT_MAX)
+        return PM_ELIMIT;
+    err = pmi_json_parse(pmi_loop_env(session->loop), text, PMI_JSON_DEPTH_MAX,
+                         &settings, NULL);
     if (err == PM_OK)
         err = pmi_session_merge(session, settings);
     cJSON_Delete(settings);
@@ -262,47 +267,46 @@ static pm_err session_serve_sid(pm_app *app, uint8_t what, uint64_t sid,
         return PM_EINVAL;
     if (what == SESSION_KICK)
         return session_kick_here(session, name);
-    if (what == SESSION_BIND)
-        return *name ? pmi_session_bind_here(session, name) : PM_EINVAL;
-    return what == SESSION_UNBIND ? pmi_session_unbind_here(session, name)
-                                  : PM_EFRAME;
+    if (!*name)
+        return PM_EINVAL;
+    return what == SESSION_BIND ? pmi_session_bind_here(session, name)
+                                : pmi_session_unbind_here(session, name);
 }
 
-typedef struct session_of_uid {
-    const char *reason; /* kicking */
-    pmi_buf *out;       /* looking up: NULL when kicking */
-} session_of_uid;
-
-static bool session_one_of_uid(pm_session *session, void *ctx)
+/* Ends of connections come on later turns: the ring stays as it is. */
+static pm_err session_serve_all(pm_app *app, const char *uid,
+                                const char *reason, pmi_buf *out)
 {
-    session_of_uid *of = ctx;
-    if (of->out)
-        session_put_export(of->out, session);
-    else
-        session_kick_here(session, of->reason);
-    return true;
+    pm_session *first =
+        pmi_session_first_of(pmi_app_sessions(app), pm_text(uid));
+    if (!first)
+        return PM_ENOTFOUND;
+    for (pm_session *s = first; s; s = pmi_session_next_of(s, first)) {
+        if (out)
+            session_put_export(out, s);
+        else
+            session_kick_here(s, reason);
+    }
+    return PM_OK;
 }
 
 static pm_err session_serve_uid(pm_app *app, uint8_t what, pm_slice text,
                                 pmi_buf *out)
 {
     char uid[PMI_UID_MAX + 1], reason[PMI_UID_MAX + 1];
-    session_of_uid of = {NULL, NULL};
     pmi_cursor in = pmi_cursor_of(text.data, text.len);
     pm_slice name = text, rest = {NULL, 0};
-    if (what == SESSION_GET_UID) {
-        of.out = out;
-    } else {
+    if (what != SESSION_GET_UID) {
         name = pmi_cursor_bytes(&in, pmi_cursor_byte(&in));
         rest = pmi_cursor_bytes(&in, pmi_cursor_left(&in));
     }
     if (in.bad || !session_take_name(name, uid) ||
         !session_take_name(rest, reason))
         return PM_EINVAL;
-    if (what == SESSION_KICK_UID)
-        of.reason = reason;
-    return pm_session_each(app, uid, session_one_of_uid, &of) ? PM_OK
-                                                              : PM_ENOTFOUND;
+    if (what == SESSION_GET_UID)
+        return session_serve_all(app, uid, NULL, out);
+    return session_serve_all(app, uid, what == SESSION_KICK_UID ? reason : NULL,
+                             NULL);
 }
 
 static pm_err session_serve_one(pm_app *app, pm_slice extra, pmi_buf *out)
@@ -312,7 +316,7 @@ static pm_err session_serve_one(pm_app *app, pm_slice extra, pmi_buf *out)
     uint64_t sid = session_take_number(&in);
     pm_slice text = pmi_cursor_bytes(&in, pmi_cursor_left(&in));
     pm_err err;
-    if (in.bad)
+    if (in.bad || what < SESSION_BIND || what > SESSION_DISCONNECT_UID)
         return PM_EFRAME;
     err = what >= SESSION_GET_UID
               ? session_serve_uid(app, what, text, out)
@@ -399,6 +403,7 @@ static pm_err session_settings_text(const pm_session *session, const char *name,
                                     pmi_buf *out)
 {
     const cJSON *value;
+    pm_err err;
     if (!name) {
         if (session->settings)
             return pmi_json_print(session->settings, PMI_JSON_DEPTH_MAX, out);
@@ -411,8 +416,9 @@ static pm_err session_settings_text(const pm_session *session, const char *name,
     pmi_buf_add_byte(out, '{');
     pmi_json_add_string(out, pm_text(name));
     pmi_buf_add_byte(out, ':');
-    if (pmi_json_print(value, PMI_JSON_DEPTH_MAX, out))
-        return PM_ENOMEM;
+    err = pmi_json_print(value, PMI_SETTINGS_DEPTH_MAX, out);
+    if (err)
+        return err;
     pmi_buf_add_byte(out, '}');
     return out->failed ? PM_ENOMEM : PM_OK;
 }
@@ -432,7 +438,7 @@ pm_err pm_session_sync(pm_session *session, const char *name, pm_done_cb cb,
             pmi_session_tell(done, session->closed ? PM_ECLOSED : PM_OK);
         return err;
     }
-    pmi_buf_init(&text, pmi_loop_env(session->loop), 2 * PMI_SETTINGS_MAX);
+    pmi_buf_init(&text, pmi_loop_env(session->loop), PMI_SETTINGS_TEXT_MAX);
     err = session_settings_text(session, name, &text);
     if (err == PM_OK)
         err = session_ask(session, SESSION_SYNC, pmi_buf_slice(&text), cb, ctx);
@@ -498,7 +504,6 @@ pm_err pm_session_push(pm_session *session, const char *route, pm_body body)
 
 typedef struct session_survey {
     pm_app *app;
-    pm_loop *loop;
     const pmi_env *env;
     pm_session_found_cb found; /* or: */
     pm_done_cb done;
@@ -523,7 +528,7 @@ static void survey_end(session_survey *survey)
                  : survey->err ? survey->err
                                : PM_ENOTFOUND;
     if (survey->found)
-        survey->found(err, survey->views, survey->count, survey->ctx);
+        survey->found(err, survey->views, err ? 0 : survey->count, survey->ctx);
     else if (survey->done)
         survey->done(err, pm_strerror(err), survey->ctx);
     survey_free(survey);
@@ -543,7 +548,7 @@ static pm_err survey_take(session_survey *survey, pm_slice one)
     return err;
 }
 
-static void survey_take_all(session_survey *survey, pm_slice extra)
+static pm_err survey_take_all(session_survey *survey, pm_slice extra)
 {
     pmi_cursor in = pmi_cursor_of(extra.data, extra.len);
     while (pmi_cursor_left(&in)) {
@@ -551,11 +556,10 @@ static void survey_take_all(session_survey *survey, pm_slice extra)
         pm_slice one =
             pmi_cursor_bytes(&in, in.bad ? 0 : pmi_get_be32(len.data));
         pm_err err = in.bad ? PM_EFRAME : survey_take(survey, one);
-        if (err) {
-            survey->err = err;
-            return;
-        }
+        if (err)
+            return err;
     }
+    return PM_OK;
 }
 
 static void survey_answered(const pmi_rpc_answer *answer, void *ctx)
@@ -564,13 +568,14 @@ static void survey_answered(const pmi_rpc_answer *answer, void *ctx)
     pm_err err = answer->result.err;
     if (err == PM_EREMOTE && answer->result.code < 0)
         err = (pm_err)answer->result.code;
-    if (err == PM_OK) {
+    if (err == PM_OK && pmi_app_state_of(survey->app) == PMI_APP_FREED)
+        err = PM_ECLOSED;
+    if (err == PM_OK && survey->found)
+        err = survey_take_all(survey, answer->extra);
+    if (err == PM_OK)
         survey->hits++;
-        if (pmi_app_state_of(survey->app) != PMI_APP_FREED)
-            survey_take_all(survey, answer->extra);
-    } else if (err != PM_ENOTFOUND && !survey->err) {
+    else if (err != PM_ENOTFOUND && !survey->err)
         survey->err = err;
-    }
     if (--survey->open == 0)
         survey_end(survey);
 }
@@ -585,10 +590,11 @@ static void survey_ask(session_survey *survey, const char *server_id,
     survey->open++;
     err = pmi_rpc_send(pmi_app_rpc(survey->app), &send, survey_answered, survey,
                        NULL);
-    if (err) {
-        survey->open--;
+    if (err == PM_OK)
+        return;
+    survey->open--;
+    if (!survey->err)
         survey->err = err;
-    }
 }
 
 static void survey_ask_all(session_survey *survey, pm_slice extra)
@@ -614,7 +620,6 @@ static pm_err survey_start(pm_app *app, const char *frontend_id,
         return PM_ENOMEM;
     *survey = *like;
     survey->app = app;
-    survey->loop = pm_app_loop(app);
     survey->env = env;
     if (frontend_id)
         survey_ask(survey, frontend_id, extra);

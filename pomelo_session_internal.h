@@ -12,6 +12,11 @@ typedef struct pmi_sessions pmi_sessions;
 
 #define PMI_UID_MAX 255
 #define PMI_SETTINGS_MAX (16 * 1024)
+/* As JSON text they are longer: a byte of a name may print as six, and each
+ * member has quotes and a colon. */
+#define PMI_SETTINGS_TEXT_MAX (8 * PMI_SETTINGS_MAX)
+/* They travel as the members of an object: one level is its own. */
+#define PMI_SETTINGS_DEPTH_MAX (PMI_JSON_DEPTH_MAX - 1)
 
 /* The first byte of a PMI_OP_PUSH's `extra` says how receivers are named. */
 enum {
@@ -41,6 +46,7 @@ struct pm_session {
     char *address;          /* owned; made when asked for */
     struct cJSON *settings; /* owned; NULL: none yet */
     size_t settings_bytes;  /* names and printed values, for the limit */
+    bool measured;          /* settings_bytes is known */
     void *data;
     pmi_link in_app;   /* every session object of the app */
     pmi_link requests; /* pm_request.in_session */
@@ -65,6 +71,10 @@ pm_err pmi_session_open(pmi_sessions *sessions, const pmi_session_ops *ops,
  * before, the event emitted. The reference of open stays the caller's to unref.
  */
 void pmi_session_close(pm_session *session, pm_close_reason reason);
+/* Who is told when the last session of a uid has gone or is unbound, in the
+ * middle of it: nothing may be done to sessions in there. One listener. */
+void pmi_sessions_on_gone(pmi_sessions *sessions,
+                          void (*gone)(void *ctx, pm_slice uid), void *ctx);
 size_t pmi_sessions_count(const pmi_sessions *sessions);
 size_t pmi_sessions_bound(const pmi_sessions *sessions);
 
@@ -96,7 +106,8 @@ pm_session *pmi_session_new(pmi_sessions *sessions);
 void pmi_session_release(pm_session *session);
 pm_err pmi_session_bind_here(pm_session *session, const char *uid);
 pm_err pmi_session_unbind_here(pm_session *session, const char *uid);
-/* All members of `settings`: merges name by name, never deletes. */
+/* All members of `settings`, an object: merges name by name, never deletes.
+ * When it fails nothing has changed. */
 pm_err pmi_session_merge(pm_session *session, const struct cJSON *settings);
 
 #endif
