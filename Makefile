@@ -43,6 +43,7 @@ SRCS := \
 	core/ws.c \
 	core/mqtt.c \
 	core/sock.c \
+	core/host.c \
 	core/wheel.c \
 	core/loop.c \
 	core/loop_kit.c \
@@ -89,7 +90,7 @@ SRCS := \
 	pomelo_client.c \
 	pomelo_admin.c \
 	pomelo_module.c \
-	pomelo_watch.c \
+	pomelo_facts.c \
 	pomelo_master.c \
 	pomelo_master_spawn.c \
 	pomelo_master_console.c \

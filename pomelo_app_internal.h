@@ -23,6 +23,7 @@ pmi_app_state pmi_app_state_of(const pm_app *app);
 const pm_limits *pmi_app_limits(const pm_app *app);
 const pm_connector_opts *pmi_app_connector_opts(const pm_app *app);
 const pm_rpc_opts_app *pmi_app_rpc_opts(const pm_app *app);
+const pm_master_opts *pmi_app_master_opts(const pm_app *app);
 const char *pmi_app_client_bind(const pm_app *app); /* may be NULL */
 const char *pmi_app_rpc_bind(const pm_app *app);
 
@@ -38,6 +39,9 @@ struct pmi_requests *pmi_app_requests(const pm_app *app);
 struct pmi_filters *pmi_app_filters(const pm_app *app);
 struct pmi_handlers *pmi_app_handlers(const pm_app *app);
 struct pmi_connector *pmi_app_connector(const pm_app *app);
+struct pmi_modules *pmi_app_modules(const pm_app *app);
+struct pmi_master *pmi_app_master(const pm_app *app);   /* or NULL */
+struct pmi_monitor *pmi_app_monitor(const pm_app *app); /* or NULL */
 
 /* Listeners of pm_app_events. */
 void pmi_app_session_opened(pm_app *app, pm_session *session);
@@ -49,6 +53,8 @@ void pmi_app_server_added(pm_app *app, const pm_server *server);
 void pmi_app_server_removed(pm_app *app, const char *id);
 void pmi_app_server_up(pm_app *app, const pm_server *server);
 void pmi_app_server_down(pm_app *app, const pm_server *server);
+void pmi_app_all_started(pm_app *app);
+void pmi_app_cron(pm_app *app, const struct cJSON *cron, bool added);
 /* A draining app asks its modules whether they are idle; a module that has just
  * become idle says so. */
 void pmi_app_check_drained(pm_app *app);

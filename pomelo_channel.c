@@ -105,6 +105,19 @@ void pmi_channels_free(pmi_channels *channels)
     pmi_free(channels->env, channels);
 }
 
+void pmi_channels_each(pmi_channels *channels,
+                       bool (*each)(const pm_channel *channel, void *ctx),
+                       void *ctx)
+{
+    pmi_map_walk walk = pmi_map_begin(&channels->by_name);
+    while (pmi_map_next(&walk)) {
+        if (!each(walk.value, ctx)) {
+            pmi_map_end(&walk);
+            return;
+        }
+    }
+}
+
 size_t pmi_channels_count(const pmi_channels *channels)
 {
     return pmi_map_count(&channels->by_name);

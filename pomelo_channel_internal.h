@@ -12,6 +12,10 @@ pm_err pmi_channels_new(pm_app *app, pmi_channels **out);
 void pmi_channels_close(pmi_channels *channels);
 void pmi_channels_free(pmi_channels *channels);
 size_t pmi_channels_count(const pmi_channels *channels);
+/* In order of making; each returns false to stop, and changes nothing. */
+void pmi_channels_each(pmi_channels *channels,
+                       bool (*each)(const pm_channel *channel, void *ctx),
+                       void *ctx);
 /* What has been pushed so far. Borrowed until it is freed. */
 const struct pmi_pushes *pmi_channels_pushes(const pmi_channels *channels);
 
