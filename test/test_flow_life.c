@@ -510,6 +510,61 @@ static void test_stop_late(void **state)
     flow_end(&l.f);
 }
 
+/* What is cut off in the end does not make it a clean end. */
+static void test_backend_stops_late(void **state)
+{
+    life l = {0};
+    (void)state;
+    life_start(&l);
+    life_ask(&l, "chat.h.hold");
+    flow_run(&l.f, 10);
+    assert_ok(pm_app_stop(l.f.back, 100, on_stopped, &l));
+    flow_run(&l.f, 200);
+    assert_int_equal(l.stopped, 1);
+    assert_err(l.stop_err, PM_ETIMEOUT);
+    assert_int_equal(l.cancelled, 1);
+    assert_string_equal(l.f.answer, "{\"code\":500}");
+    assert_err(pm_reply_text(l.held[0], "{}"), PM_ECLOSED);
+    flow_end(&l.f);
+}
+
+static void cancel_and_free(pm_request *req, pm_err why, void *ctx)
+{
+    life *l = ctx;
+    pm_app *app = l->f.front;
+    (void)req;
+    assert_err(why, PM_ECLOSED);
+    l->cancelled++;
+    l->f.front = NULL;
+    pm_app_free(app);
+}
+
+/* The client goes, its request's cancellation frees the app, whose session was
+ * about to be closed: it is, once. */
+static void test_free_while_a_session_closes(void **state)
+{
+    life l = {0};
+    (void)state;
+    assert_ok(flow_loop(&l.f, 1));
+    assert_ok(flow_app(&l.f, "connector-1", &l.f.front));
+    assert_ok(life_listen(&l.f, l.f.front));
+    assert_ok(life_handlers(&l.f, l.f.front));
+    assert_ok(pm_app_start(l.f.front));
+    assert_ok(flow_client(&l.f));
+    flow_run(&l.f, 50);
+    life_ask(&l, "connector.h.hold");
+    life_ask(&l, "connector.h.hold");
+    flow_run(&l.f, 10);
+    assert_ok(pm_request_on_cancel(l.held[0], cancel_and_free, &l));
+    pm_client_disconnect(l.f.client);
+    flow_run(&l.f, 10);
+    assert_int_equal(l.cancelled, 2);
+    assert_string_equal(l.said, "opened closed:5");
+    assert_err(pm_reply_text(l.held[0], "{}"), PM_ECLOSED);
+    assert_err(pm_reply_text(l.held[1], "{}"), PM_ECLOSED);
+    flow_end(&l.f);
+}
+
 /* A request that outlives its app keeps the loop. */
 static void test_request_outlives_app(void **state)
 {
@@ -671,6 +726,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_stop_idle),
     cmocka_unit_test(test_stop_busy),
     cmocka_unit_test(test_stop_late),
+    cmocka_unit_test(test_backend_stops_late),
+    cmocka_unit_test(test_free_while_a_session_closes),
     cmocka_unit_test(test_request_outlives_app),
     cmocka_unit_test(test_free_while_stopping),
     cmocka_unit_test(test_backend_drains),
