@@ -85,6 +85,8 @@ SRCS := \
 	pomelo_downlink.c \
 	pomelo_connector.c \
 	pomelo_push.c \
+	pomelo_presence.c \
+	pomelo_presence_far.c \
 	pomelo_channel.c \
 	pomelo_client_lore.c \
 	pomelo_client.c \

@@ -837,6 +837,18 @@ PM_API bool pm_channel_has(const pm_channel *channel, const char *uid);
 typedef bool (*pm_member_cb)(const pm_receiver *member, void *ctx);
 PM_API size_t pm_channel_each(pm_channel *channel, pm_member_cb each,
                               void *ctx);
+/* From now on members whose last session on their frontend ends or is unbound
+ * leave by themselves; `on` false: no more. The frontends are asked about those
+ * who are in and those who join (or are added once more), so who has no session
+ * leaves at once. A frontend that can not be reached is asked when it is back;
+ * when it is taken out of the table all of its members leave. `left` (may be
+ * NULL) is told of each one, on a later turn, when it is out; the member is
+ * borrowed until the callback returns. PM_ENOMEM: all is as before. PM_ECLOSED
+ */
+typedef void (*pm_left_cb)(pm_channel *channel, const pm_receiver *member,
+                           void *ctx);
+PM_API pm_err pm_channel_leave_on_close(pm_channel *channel, bool on,
+                                        pm_left_cb left, void *ctx);
 /* To every member. route: 1..255 bytes. route and body are borrowed until this
  * call returns. cb may be NULL; runs once, on a later turn. PM_EINVAL (route;
  * body NONE), PM_ESIZE, PM_ENOMEM, PM_ECLOSED the app is being freed: cb never
@@ -847,11 +859,69 @@ PM_API pm_err pm_channel_push(pm_channel *channel, const char *route,
 PM_API pm_err pm_push_uids(pm_app *app, const char *route, pm_body body,
                            const pm_receiver *receivers, size_t count,
                            pm_push_cb cb, void *ctx);
-/* To all sessions of every server of a frontend type. bound_only: those with a
- * uid. */
-PM_API pm_err pm_broadcast(pm_app *app, const char *frontend_type,
-                           const char *route, pm_body body, bool bound_only,
+/* All is borrowed until the call returns. */
+typedef struct pm_broadcast_opts {
+    size_t size;
+    const char *frontend_type;
+    const char *route;
+    pm_body body;
+    bool bound_only;          /* only sessions with a uid */
+    const char *filter_param; /* for the frontends' filters; at most 64 KiB; may
+                                 be NULL */
+} pm_broadcast_opts;
+static inline pm_broadcast_opts pm_broadcast_opts_default(void)
+{
+    pm_broadcast_opts o = PM_ZERO;
+    o.size = sizeof o;
+    return o;
+}
+/* To all sessions of every server of a frontend type that its filter lets
+ * through. Errors as for pm_channel_push. */
+PM_API pm_err pm_broadcast(pm_app *app, const pm_broadcast_opts *opts,
                            pm_push_cb cb, void *ctx);
+/* On a frontend (Pomelo's broadcastFilter): is this broadcast for this session?
+ * Asked for each session, each time; all is borrowed until the callback
+ * returns. filter_param: NULL when the broadcast has none. One an app: a second
+ * call replaces it; NULL takes it away. */
+typedef bool (*pm_broadcast_filter_cb)(pm_session *session, const char *route,
+                                       pm_body body, const char *filter_param,
+                                       void *ctx);
+PM_API void pm_app_broadcast_filter(pm_app *app, pm_broadcast_filter_cb cb,
+                                    void *ctx);
+
+/* Where channels are kept beyond the life of their server (Pomelo's `store`).
+ * Each function may be NULL, is called from inside the call that changes the
+ * channel, and may start something that ends later. What it returns is logged
+ * and counted when it is no PM_OK; the channel has changed all the same. The
+ * end of the app tells nothing. Names and members are borrowed until the
+ * callback returns. */
+typedef struct pm_channel_store {
+    size_t size;
+    /* Somebody has joined; member NULL: the channel was made. */
+    pm_err (*add)(pm_app *app, const char *channel, const pm_receiver *member,
+                  void *ctx);
+    pm_err (*remove)(pm_app *app, const char *channel,
+                     const pm_receiver *member, void *ctx);
+    /* The channel was destroyed. */
+    pm_err (*remove_all)(pm_app *app, const char *channel, void *ctx);
+    /* Inside pm_app_start, as a component would in this place: says what was
+     * there by pm_channel_restore, now or later. What it returns, when it is
+     * no PM_OK, ends pm_app_start. */
+    pm_err (*load)(pm_app *app, void *ctx);
+} pm_channel_store;
+static inline pm_channel_store pm_channel_store_default(void)
+{
+    pm_channel_store s = PM_ZERO;
+    s.size = sizeof s;
+    return s;
+}
+/* `store` is copied. PM_EINVAL, PM_EEXIST, PM_ESTATE (started), PM_ENOMEM */
+PM_API pm_err pm_app_channel_store(pm_app *app, const pm_channel_store *store,
+                                   void *ctx);
+/* pm_channel_get and pm_channel_add, but the store is not told. uid NULL: only
+ * the channel. PM_EINVAL, PM_ENOMEM */
+PM_API pm_err pm_channel_restore(pm_app *app, const char *channel,
+                                 const char *uid, const char *frontend_id);
 
 /* ==== Routing and RPC =======================================================
  * Calls between servers, "type.service.method". Every call that is accepted

@@ -7,11 +7,13 @@
  *                               until somebody joins or leaves
  *
  * So a push to a group that has not changed refers to finished bytes and does
- * nothing for each member. How it then gets there is pomelo_push's. Members
- * that are being looked at (pm_channel_each) stay as objects until the look is
- * over, whatever happens to them meanwhile. Start at pm_channel_add and
+ * nothing for each member. How it then gets there is pomelo_push's; who tells
+ * that a member's session has closed is pomelo_presence's. Members that are
+ * being looked at (pm_channel_each) stay as objects until the look is over,
+ * whatever happens to them meanwhile. Start at pm_channel_add and
  * pm_channel_push. */
 #include "pomelo_channel_internal.h"
+#include "pomelo_presence_internal.h"
 #include "pomelo_push_internal.h"
 
 #define CHANNEL_TEXT_MAX 255 /* a name, a uid, a server's id */
@@ -21,6 +23,10 @@ struct pmi_channels {
     const pmi_env *env; /* the loop's */
     pmi_map by_name;
     pmi_pushes pushes;
+    pmi_presence presence;
+    pm_channel_store store; /* size 0: none */
+    void *store_ctx;
+    uint64_t store_failures;
 };
 
 /* The members on one frontend. Goes with its last member object. */
@@ -36,10 +42,18 @@ typedef struct channel_member {
     pmi_link in_channel, in_group;
     pmi_link same_uid; /* ring of one uid's memberships */
     channel_group *group;
-    uint64_t number; /* in order of joining */
-    uint32_t refs;   /* 1 as a member, 1 for each look at it */
+    struct channel_stake *stake; /* owned; NULL: it stays until it leaves */
+    uint64_t number;             /* in order of joining */
+    uint32_t refs;               /* 1 as a member, 1 for each look at it */
     char uid[];
 } channel_member;
+
+/* A member that leaves when its session closes. */
+typedef struct channel_stake {
+    pmi_stake base;
+    pm_channel *channel;
+    channel_member *member;
+} channel_stake;
 
 /* One pm_channel_each that is under way. */
 typedef struct channel_walk {
@@ -56,8 +70,16 @@ struct pm_channel {
     pmi_link walks;
     size_t count;
     uint64_t last_number;
+    bool leave_on_close;
+    pm_left_cb left;
+    void *left_ctx;
     char name[];
 };
+
+static void channel_free(pm_channel *channel);
+static void channel_remove(pm_channel *channel, channel_member *member);
+static pm_err channel_stake_new(pm_channel *channel, channel_member *member);
+static void channel_stake_free(pm_channel *channel, channel_member *member);
 
 /* ---- The module -------------------------------------------------------- */
 
@@ -69,6 +91,11 @@ static void channels_serve_push(pm_app *app, pm_call *call)
 static void channels_serve_broadcast(pm_app *app, pm_call *call)
 {
     pmi_push_serve_broadcast(&pmi_app_channels(app)->pushes, call);
+}
+
+static void channels_serve_presence(pm_app *app, pm_call *call)
+{
+    pmi_presence_serve(&pmi_app_channels(app)->presence, call);
 }
 
 pm_err pmi_channels_new(pm_app *app, pmi_channels **out)
@@ -84,13 +111,15 @@ pm_err pmi_channels_new(pm_app *app, pmi_channels **out)
     pmi_pushes_init(&channels->pushes, app);
     pmi_rpc_serve(rpc, PMI_OP_PUSH, channels_serve_push);
     pmi_rpc_serve(rpc, PMI_OP_BROADCAST, channels_serve_broadcast);
+    pmi_rpc_serve(rpc, PMI_OP_PRESENCE, channels_serve_presence);
     *out = channels;
-    return PM_OK;
+    return pmi_presence_init(&channels->presence, app);
 }
 
 void pmi_channels_close(pmi_channels *channels)
 {
     pmi_pushes_close(&channels->pushes);
+    pmi_presence_close(&channels->presence);
 }
 
 void pmi_channels_free(pmi_channels *channels)
@@ -100,7 +129,8 @@ void pmi_channels_free(pmi_channels *channels)
     pmi_channels_close(channels);
     pmi_map_walk walk = pmi_map_begin(&channels->by_name);
     while (pmi_map_next(&walk))
-        pm_channel_destroy(walk.value);
+        channel_free(walk.value);
+    pmi_presence_fini(&channels->presence);
     pmi_map_fini(&channels->by_name);
     pmi_free(channels->env, channels);
 }
@@ -126,6 +156,87 @@ size_t pmi_channels_count(const pmi_channels *channels)
 const pmi_pushes *pmi_channels_pushes(const pmi_channels *channels)
 {
     return &channels->pushes;
+}
+
+const pmi_presence *pmi_channels_presence(const pmi_channels *channels)
+{
+    return &channels->presence;
+}
+
+uint64_t pmi_channels_store_failures(const pmi_channels *channels)
+{
+    return channels->store_failures;
+}
+
+/* ---- The store --------------------------------------------------------- */
+
+typedef enum store_change {
+    STORE_ADD,
+    STORE_REMOVE,
+    STORE_REMOVE_ALL
+} store_change;
+
+static pm_err store_call(const pmi_channels *channels, store_change what,
+                         const char *name, const pm_receiver *member)
+{
+    const pm_channel_store *store = &channels->store;
+    pm_app *app = channels->app;
+    void *ctx = channels->store_ctx;
+    if (what == STORE_ADD)
+        return store->add ? store->add(app, name, member, ctx) : PM_OK;
+    if (what == STORE_REMOVE)
+        return store->remove ? store->remove(app, name, member, ctx) : PM_OK;
+    return store->remove_all ? store->remove_all(app, name, ctx) : PM_OK;
+}
+
+/* It may do anything in there, free the app included: whoever calls this
+ * touches nothing afterwards, or stands inside the loop himself. */
+static void store_tell(pmi_channels *channels, store_change what,
+                       const char *name, const pm_receiver *member)
+{
+    pm_loop *loop = pm_app_loop(channels->app);
+    pm_err err;
+    if (!channels->store.size ||
+        pmi_app_state_of(channels->app) == PMI_APP_FREED)
+        return;
+    pmi_loop_enter(loop);
+    err = store_call(channels, what, name, member);
+    if (err) {
+        channels->store_failures++;
+        PMI_LOG(pmi_app_env(channels->app), PM_LOG_ERROR, "channel",
+                "the store failed for channel \"%s\": %s", name,
+                pm_strerror(err));
+    }
+    pmi_loop_leave(loop);
+}
+
+static pm_err store_load(pm_app *app, void *ctx)
+{
+    pmi_channels *channels = pmi_app_channels(app);
+    pm_err err;
+    (void)ctx;
+    if (!channels->store.load)
+        return PM_OK;
+    err = channels->store.load(app, channels->store_ctx);
+    if (err)
+        channels->store_failures++;
+    return err;
+}
+
+pm_err pm_app_channel_store(pm_app *app, const pm_channel_store *store,
+                            void *ctx)
+{
+    const pm_component part = {.name = "channel store", .start = store_load};
+    pmi_channels *channels = pmi_app_channels(app);
+    pm_err err;
+    if (!store || store->size != sizeof *store)
+        return PM_EINVAL;
+    err = pm_app_component(app, &part, NULL);
+    if (err)
+        return err;
+    channels->store = *store;
+    channels->store_ctx = ctx;
+    return PM_OK;
 }
 
 /* ---- Channels ---------------------------------------------------------- */
@@ -156,14 +267,35 @@ static pm_channel *channel_new(pmi_channels *channels, const char *name)
     return channel;
 }
 
+static pm_channel *channel_called(const pmi_channels *channels,
+                                  const char *name)
+{
+    return pmi_map_get(&channels->by_name, pm_text(name));
+}
+
+/* The store is told of a new one, and may take it away again. */
+static pm_channel *channel_make(pmi_channels *channels, const char *name)
+{
+    pm_app *app = channels->app;
+    pm_loop *loop = pm_app_loop(app);
+    pm_channel *channel = channel_new(channels, name);
+    if (!channel || !channels->store.size)
+        return channel;
+    pmi_loop_enter(loop);
+    store_tell(channels, STORE_ADD, channel->name, NULL);
+    channel = channel_called(channels, name);
+    pmi_loop_leave(loop);
+    return channel;
+}
+
 pm_channel *pm_channel_get(pm_app *app, const char *name, bool create)
 {
     pmi_channels *channels = pmi_app_channels(app);
     pm_channel *channel;
     if (!channel_text_fits(name))
         return NULL;
-    channel = pmi_map_get(&channels->by_name, pm_text(name));
-    return channel || !create ? channel : channel_new(channels, name);
+    channel = channel_called(channels, name);
+    return channel || !create ? channel : channel_make(channels, name);
 }
 
 const char *pm_channel_name(const pm_channel *channel)
@@ -272,15 +404,12 @@ static channel_member *channel_member_new(pm_channel *channel,
     return member;
 }
 
-pm_err pm_channel_add(pm_channel *channel, const char *uid,
-                      const char *frontend_id)
+/* One who is not in yet. */
+static pm_err channel_join(pm_channel *channel, const char *uid,
+                           const char *frontend_id)
 {
     channel_group *group;
     channel_member *member;
-    if (!channel_text_fits(uid) || !channel_text_fits(frontend_id))
-        return PM_EINVAL;
-    if (channel_find(channel, uid, frontend_id))
-        return PM_OK;
     group = pmi_map_get(&channel->groups, pm_text(frontend_id));
     if (!group)
         group = channel_group_new(channel, frontend_id);
@@ -298,7 +427,59 @@ pm_err pm_channel_add(pm_channel *channel, const char *uid,
     group->objects++;
     channel->count++;
     channel_group_changed(group);
+    if (channel->leave_on_close && channel_stake_new(channel, member)) {
+        channel_remove(channel, member);
+        return PM_ENOMEM;
+    }
     return PM_OK;
+}
+
+/* *joined: there was no such member before. */
+static pm_err channel_add(pm_channel *channel, const char *uid,
+                          const char *frontend_id, bool *joined)
+{
+    channel_member *member;
+    pm_err err;
+    *joined = false;
+    if (!channel_text_fits(uid) || !channel_text_fits(frontend_id))
+        return PM_EINVAL;
+    member = channel_find(channel, uid, frontend_id);
+    if (member) { /* word that the session has closed may be on its way */
+        if (member->stake)
+            pmi_presence_ask_anew(&channel->owner->presence,
+                                  &member->stake->base);
+        return PM_OK;
+    }
+    err = channel_join(channel, uid, frontend_id);
+    *joined = err == PM_OK;
+    return err;
+}
+
+pm_err pm_channel_add(pm_channel *channel, const char *uid,
+                      const char *frontend_id)
+{
+    pm_receiver member = {uid, frontend_id};
+    bool joined;
+    pm_err err = channel_add(channel, uid, frontend_id, &joined);
+    if (joined)
+        store_tell(channel->owner, STORE_ADD, channel->name, &member);
+    return err;
+}
+
+pm_err pm_channel_restore(pm_app *app, const char *channel, const char *uid,
+                          const char *frontend_id)
+{
+    pmi_channels *channels = pmi_app_channels(app);
+    pm_channel *found;
+    bool joined;
+    if (!channel_text_fits(channel))
+        return PM_EINVAL;
+    found = channel_called(channels, channel);
+    if (!found)
+        found = channel_new(channels, channel);
+    if (!found)
+        return PM_ENOMEM;
+    return uid ? channel_add(found, uid, frontend_id, &joined) : PM_OK;
 }
 
 /* The next membership of the same uid takes the map's place, if there is one.
@@ -326,6 +507,7 @@ static void channel_remove(pm_channel *channel, channel_member *member)
         if (walk->next == &member->in_channel)
             walk->next = member->in_channel.next;
     }
+    channel_stake_free(channel, member);
     channel_leave_ring(channel, member);
     pmi_list_remove(&member->in_channel);
     pmi_list_remove(&member->in_group);
@@ -336,6 +518,23 @@ static void channel_remove(pm_channel *channel, channel_member *member)
     channel_let_go(channel->owner->env, member);
 }
 
+/* Out, and the store is told: its names last as long as that takes. */
+static void channel_drop(pm_channel *channel, channel_member *member)
+{
+    pmi_channels *channels = channel->owner;
+    const pmi_env *env = channels->env;
+    pm_loop *loop = pm_app_loop(channels->app);
+    pm_receiver was = {member->uid, member->group->frontend_id};
+    char name[CHANNEL_TEXT_MAX + 1];
+    pmi_loop_enter(loop);
+    member->refs++;
+    pmi_format(name, sizeof name, "%s", channel->name);
+    channel_remove(channel, member);
+    store_tell(channels, STORE_REMOVE, name, &was);
+    channel_let_go(env, member);
+    pmi_loop_leave(loop);
+}
+
 pm_err pm_channel_leave(pm_channel *channel, const char *uid,
                         const char *frontend_id)
 {
@@ -343,17 +542,14 @@ pm_err pm_channel_leave(pm_channel *channel, const char *uid,
         uid && frontend_id ? channel_find(channel, uid, frontend_id) : NULL;
     if (!member)
         return PM_ENOTFOUND;
-    channel_remove(channel, member);
+    channel_drop(channel, member);
     return PM_OK;
 }
 
-void pm_channel_destroy(pm_channel *channel)
+static void channel_free(pm_channel *channel)
 {
-    const pmi_env *env;
+    const pmi_env *env = channel->owner->env;
     pmi_link *node;
-    if (!channel)
-        return;
-    env = channel->owner->env;
     while ((node = pmi_list_take(&channel->walks)))
         PMI_OUTER(node, channel_walk, in_channel)->next = NULL;
     while (!pmi_list_empty(&channel->all))
@@ -363,6 +559,18 @@ void pm_channel_destroy(pm_channel *channel)
     pmi_map_fini(&channel->members);
     pmi_map_fini(&channel->groups);
     pmi_free(env, channel);
+}
+
+void pm_channel_destroy(pm_channel *channel)
+{
+    char name[CHANNEL_TEXT_MAX + 1];
+    pmi_channels *channels;
+    if (!channel)
+        return;
+    channels = channel->owner;
+    pmi_format(name, sizeof name, "%s", channel->name);
+    channel_free(channel);
+    store_tell(channels, STORE_REMOVE_ALL, name, NULL);
 }
 
 /* The channel, and the app, may go while one is looked at. */
@@ -403,6 +611,95 @@ size_t pm_channel_each(pm_channel *channel, pm_member_cb each, void *ctx)
     pmi_list_remove(&walk.in_channel);
     pmi_loop_leave(loop);
     return visited;
+}
+
+/* ---- Leaving when the session closes ----------------------------------- */
+
+static void channel_stake_free(pm_channel *channel, channel_member *member)
+{
+    if (!member->stake)
+        return;
+    pmi_presence_drop(&channel->owner->presence, &member->stake->base);
+    pmi_free(channel->owner->env, member->stake);
+    member->stake = NULL;
+}
+
+/* The member is out before anybody is told; then the channel, and the app, may
+ * go. */
+static void channel_member_gone(pmi_stake *base)
+{
+    channel_stake *stake = PMI_OUTER(base, channel_stake, base);
+    pm_channel *channel = stake->channel;
+    channel_member *member = stake->member;
+    pmi_channels *channels = channel->owner;
+    pm_receiver was = {member->uid, member->group->frontend_id};
+    char name[CHANNEL_TEXT_MAX + 1];
+    pmi_format(name, sizeof name, "%s", channel->name);
+    member->refs++;
+    channel_drop(channel, member);
+    /* The store may have had ideas of its own. */
+    if (pmi_app_state_of(channels->app) != PMI_APP_FREED &&
+        channel_called(channels, name) == channel && channel->left)
+        channel->left(channel, &was, channel->left_ctx);
+    channel_let_go(channels->env, member);
+}
+
+static pm_err channel_stake_new(pm_channel *channel, channel_member *member)
+{
+    pmi_channels *channels = channel->owner;
+    channel_stake *stake = pmi_zalloc(channels->env, sizeof *stake);
+    if (!stake)
+        return PM_ENOMEM;
+    stake->base.gone = channel_member_gone;
+    stake->channel = channel;
+    stake->member = member;
+    if (pmi_presence_stake(&channels->presence, &stake->base,
+                           member->group->frontend_id, member->uid)) {
+        pmi_free(channels->env, stake);
+        return PM_ENOMEM;
+    }
+    member->stake = stake;
+    return PM_OK;
+}
+
+static channel_member *channel_member_at(const pmi_link *node)
+{
+    return PMI_OUTER(node, channel_member, in_channel);
+}
+
+static void channel_stop_watching(pm_channel *channel)
+{
+    for (pmi_link *n = channel->all.next; n != &channel->all; n = n->next)
+        channel_stake_free(channel, channel_member_at(n));
+}
+
+static pm_err channel_start_watching(pm_channel *channel)
+{
+    for (pmi_link *n = channel->all.next; n != &channel->all; n = n->next) {
+        if (channel_stake_new(channel, channel_member_at(n))) {
+            channel_stop_watching(channel);
+            return PM_ENOMEM;
+        }
+    }
+    return PM_OK;
+}
+
+pm_err pm_channel_leave_on_close(pm_channel *channel, bool on, pm_left_cb left,
+                                 void *ctx)
+{
+    pm_err err = PM_OK;
+    if (pmi_app_state_of(channel->owner->app) == PMI_APP_FREED)
+        return PM_ECLOSED;
+    if (on && !channel->leave_on_close)
+        err = channel_start_watching(channel);
+    if (!on)
+        channel_stop_watching(channel);
+    if (err)
+        return err;
+    channel->leave_on_close = on;
+    channel->left = left;
+    channel->left_ctx = ctx;
+    return PM_OK;
 }
 
 /* ---- Pushing ----------------------------------------------------------- */
@@ -523,20 +820,40 @@ pm_err pm_push_uids(pm_app *app, const char *route, pm_body body,
     return channel_go(job, err ? err : listed, route, body);
 }
 
-pm_err pm_broadcast(pm_app *app, const char *frontend_type, const char *route,
-                    pm_body body, bool bound_only, pm_push_cb cb, void *ctx)
+static pm_err channel_broadcast(pmi_channels *channels,
+                                const pm_broadcast_opts *opts, pm_push_cb cb,
+                                void *ctx)
 {
-    pmi_channels *channels = pmi_app_channels(app);
-    const pmi_server_list *servers;
+    const pmi_audience audience = {opts->bound_only, opts->filter_param};
+    const pmi_server_list *servers = pmi_cluster_type(
+        pmi_app_cluster(channels->app), pm_text(opts->frontend_type));
     pmi_push_job *job;
-    pm_err err;
-    if (!frontend_type)
-        return PM_EINVAL;
-    err = pmi_push_open(&channels->pushes, cb, ctx, &job);
+    pm_err err = pmi_push_open(&channels->pushes, cb, ctx, &job);
     if (err)
         return err;
-    servers = pmi_cluster_type(pmi_app_cluster(app), pm_text(frontend_type));
+    err = pmi_push_to_all(job, &audience);
     for (size_t i = 0; !err && servers && i < servers->count; i++)
-        err = pmi_push_to_server(job, servers->at[i]->pub.id, bound_only);
-    return channel_go(job, err, route, body);
+        err = pmi_push_to_server(job, servers->at[i]->pub.id);
+    return channel_go(job, err, opts->route, opts->body);
+}
+
+pm_err pm_broadcast(pm_app *app, const pm_broadcast_opts *opts, pm_push_cb cb,
+                    void *ctx)
+{
+    pm_loop *loop = pm_app_loop(app);
+    pm_err err;
+    if (!opts || opts->size != sizeof *opts || !opts->frontend_type ||
+        pm_text(opts->filter_param).len > PMI_FILTER_PARAM_MAX)
+        return PM_EINVAL;
+    pmi_loop_enter(loop); /* a filter of ours may free the app */
+    err = channel_broadcast(pmi_app_channels(app), opts, cb, ctx);
+    pmi_loop_leave(loop);
+    return err;
+}
+
+void pm_app_broadcast_filter(pm_app *app, pm_broadcast_filter_cb cb, void *ctx)
+{
+    pmi_pushes *pushes = &pmi_app_channels(app)->pushes;
+    pushes->filter = cb;
+    pushes->filter_ctx = ctx;
 }

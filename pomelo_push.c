@@ -17,6 +17,8 @@
 #include "pomelo_frame_internal.h"
 
 #define PUSH_UIDS_MAX (1024u * 1024)
+/* A broadcast's flags. */
+enum { PUSH_BOUND_ONLY = 1, PUSH_FILTER_PARAM = 2 };
 /* Of a call's frame: what is neither body nor list. */
 #define PUSH_FRAME_REST 1024u
 
@@ -27,7 +29,6 @@ typedef struct push_leg {
     const char *server_id; /* the list's; a broadcast's is borrowed until go */
     uint64_t call_id;
     pmi_buf missed; /* uids without a session there: length (1) and bytes */
-    uint8_t extra;  /* a broadcast's: 1 = bound sessions only */
     bool waits;     /* for its answer */
     bool reached;
 } push_leg;
@@ -39,6 +40,8 @@ struct pmi_push_job {
     pmi_task task; /* tells on a later turn when no call does */
     pm_push_cb cb;
     void *ctx;
+    const pmi_audience *audience; /* a broadcast's; borrowed until go */
+    pmi_buf extra;                /* the same as it travels */
     uint32_t waiting, reached;
     pm_err err; /* of the first leg that failed */
     bool short_of_memory;
@@ -218,14 +221,32 @@ static pm_err push_hand_list(push_message *message, pm_slice list,
 
 typedef struct push_round {
     push_message *message;
-    bool bound_only;
+    const pmi_audience *audience;
     pm_err err;
 } push_round;
+
+static bool push_is_meant(const push_round *round, pm_session *session)
+{
+    const pmi_pushes *pushes = round->message->pushes;
+    const push_message *message = round->message;
+    const pmi_audience *audience = round->audience;
+    if (audience->bound_only && !pm_session_uid(session))
+        return false;
+    return !pushes->filter ||
+           pushes->filter(session, message->route.data, message->body,
+                          audience->filter_param, pushes->filter_ctx);
+}
 
 static bool push_hand_each(pm_session *session, void *ctx)
 {
     push_round *round = ctx;
-    if (round->bound_only && !pm_session_uid(session))
+    const pm_app *app = round->message->pushes->app;
+    bool meant = push_is_meant(round, session);
+    if (pmi_app_state_of(app) == PMI_APP_FREED) { /* by the filter */
+        round->err = PM_ECLOSED;
+        return false;
+    }
+    if (!meant || pm_session_is_closed(session))
         return true;
     round->err = push_make(round->message);
     if (round->err)
@@ -234,9 +255,10 @@ static bool push_hand_each(pm_session *session, void *ctx)
     return true;
 }
 
-static pm_err push_hand_all(push_message *message, bool bound_only)
+/* The app may be freed in here. */
+static pm_err push_hand_all(push_message *message, const pmi_audience *audience)
 {
-    push_round round = {message, bound_only, PM_OK};
+    push_round round = {message, audience, PM_OK};
     pm_session_each(message->pushes->app, NULL, push_hand_each, &round);
     return round.err;
 }
@@ -298,14 +320,35 @@ void pmi_push_serve(pmi_pushes *pushes, pm_call *call)
     pmi_buf_fini(&missed);
 }
 
+/* flags (1) | text for the filter, when there is one. *param is a copy. */
+static pm_err push_take_audience(const pmi_env *env, pm_slice extra,
+                                 pmi_audience *audience, char **param)
+{
+    pmi_cursor in = pmi_cursor_of(extra.data, extra.len);
+    uint8_t flags = pmi_cursor_byte(&in);
+    pm_slice text = pmi_cursor_bytes(&in, pmi_cursor_left(&in));
+    bool has_param = flags & PUSH_FILTER_PARAM;
+    if (in.bad || flags > (PUSH_BOUND_ONLY | PUSH_FILTER_PARAM) ||
+        text.len > PMI_FILTER_PARAM_MAX || (!has_param && text.len) ||
+        (text.len && memchr(text.data, 0, text.len)))
+        return PM_EFRAME;
+    audience->bound_only = flags & PUSH_BOUND_ONLY;
+    *param = has_param ? pmi_strndup(env, text.data, text.len) : NULL;
+    audience->filter_param = *param;
+    return has_param && !*param ? PM_ENOMEM : PM_OK;
+}
+
 void pmi_push_serve_broadcast(pmi_pushes *pushes, pm_call *call)
 {
     push_message message = push_message_of(
         pushes, pm_text(pm_call_method(call)), pm_call_args(call));
     pm_slice extra = pmi_call_extra(call);
-    pm_err err = PM_EFRAME;
-    if (extra.len == 1)
-        err = push_hand_all(&message, *(const uint8_t *)extra.data == 1);
+    pmi_audience audience;
+    char *param = NULL;
+    pm_err err = push_take_audience(pushes->env, extra, &audience, &param);
+    if (err == PM_OK)
+        err = push_hand_all(&message, &audience);
+    pmi_free(pushes->env, param);
     push_message_fini(&message);
     push_answer(call, err, pm_bytes(NULL, 0));
 }
@@ -330,6 +373,7 @@ pm_err pmi_push_open(pmi_pushes *pushes, pm_push_cb cb, void *ctx,
     job->cb = cb;
     job->ctx = ctx;
     pmi_list_init(&job->legs);
+    pmi_buf_init(&job->extra, pushes->env, 1 + PMI_FILTER_PARAM_MAX);
     *out = job;
     return PM_OK;
 }
@@ -357,14 +401,24 @@ pm_err pmi_push_to_uids(pmi_push_job *job, pmi_uids *uids)
     return PM_OK;
 }
 
-pm_err pmi_push_to_server(pmi_push_job *job, const char *server_id,
-                          bool bound_only)
+pm_err pmi_push_to_all(pmi_push_job *job, const pmi_audience *audience)
+{
+    const char *param = audience->filter_param;
+    uint8_t flags = audience->bound_only ? PUSH_BOUND_ONLY : 0;
+    job->audience = audience;
+    if (param)
+        flags |= PUSH_FILTER_PARAM;
+    pmi_buf_add_byte(&job->extra, flags);
+    pmi_buf_add_text(&job->extra, param ? param : "");
+    return job->extra.failed ? PM_ENOMEM : PM_OK;
+}
+
+pm_err pmi_push_to_server(pmi_push_job *job, const char *server_id)
 {
     push_leg *leg = push_leg_new(job);
     if (!leg)
         return PM_ENOMEM;
     leg->server_id = server_id;
-    leg->extra = bound_only ? 1 : 0;
     return PM_OK;
 }
 
@@ -380,6 +434,7 @@ void pmi_push_drop(pmi_push_job *job)
         pmi_buf_fini(&leg->missed);
         pmi_free(env, leg);
     }
+    pmi_buf_fini(&job->extra);
     pmi_free(env, job);
 }
 
@@ -515,8 +570,7 @@ void pmi_pushes_close(pmi_pushes *pushes)
 
 static pm_slice push_leg_extra(const push_leg *leg)
 {
-    return leg->uids ? pmi_buf_slice(&leg->uids->bytes)
-                     : pm_bytes(&leg->extra, 1);
+    return pmi_buf_slice(leg->uids ? &leg->uids->bytes : &leg->job->extra);
 }
 
 static bool push_is_here(const push_leg *leg)
@@ -548,7 +602,7 @@ static pm_err push_leg_here(push_leg *leg, push_message *message)
         err =
             push_hand_list(message, push_list_of(push_leg_extra(leg)), missed);
     else
-        err = push_hand_all(message, leg->extra == 1);
+        err = push_hand_all(message, leg->job->audience);
     if (err == PM_OK)
         push_leg_reached(leg);
     return err;

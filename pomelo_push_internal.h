@@ -26,10 +26,19 @@ pmi_uids *pmi_uids_ref(pmi_uids *uids);
 void pmi_uids_unref(pmi_uids *uids); /* NULL is fine */
 
 /* ---- Pushes ------------------------------------------------------------ */
+/* To which sessions of a server a broadcast goes. */
+typedef struct pmi_audience {
+    bool bound_only;
+    const char *filter_param; /* may be NULL */
+} pmi_audience;
+#define PMI_FILTER_PARAM_MAX (64u * 1024)
+
 /* One an app; caller's storage. The numbers only grow. */
 typedef struct pmi_pushes {
     pm_app *app;
-    const pmi_env *env;  /* the loop's */
+    const pmi_env *env;            /* the loop's */
+    pm_broadcast_filter_cb filter; /* NULL: everybody */
+    void *filter_ctx;
     pmi_link jobs;       /* that still have to tell */
     uint64_t calls_sent; /* to other frontends */
     uint64_t encoded;    /* messages made for clients of this frontend */
@@ -47,9 +56,10 @@ pm_err pmi_push_open(pmi_pushes *pushes, pm_push_cb cb, void *ctx,
                      pmi_push_job **out);
 /* Refers to the list. PM_ENOMEM */
 pm_err pmi_push_to_uids(pmi_push_job *job, pmi_uids *uids);
-/* All sessions of a server; the id is borrowed until the job goes. PM_ENOMEM */
-pm_err pmi_push_to_server(pmi_push_job *job, const char *server_id,
-                          bool bound_only);
+/* A broadcast: to these sessions, once, then to which servers. All is borrowed
+ * until the job goes. PM_ENOMEM */
+pm_err pmi_push_to_all(pmi_push_job *job, const pmi_audience *audience);
+pm_err pmi_push_to_server(pmi_push_job *job, const char *server_id);
 /* Takes the job in any case. When it fails nothing was sent, and cb never
  * runs: PM_EINVAL, PM_ESIZE, PM_EPROTOBUF, PM_ENOMEM, PM_ECLOSED. Without cb
  * also what kept the message from every frontend: PM_ELIMIT. */

@@ -20,7 +20,8 @@ typedef enum pmi_op {
     PMI_OP_SESSION = 2,   /* bind, unbind, sync, kick, find: extra says which */
     PMI_OP_PUSH = 3,      /* method = route, extra = receivers */
     PMI_OP_BROADCAST = 4, /* method = route, extra = which sessions */
-    PMI_OP_COUNT = 5
+    PMI_OP_PRESENCE = 5,  /* is a uid still there? extra says what */
+    PMI_OP_COUNT = 6
 } pmi_op;
 
 typedef struct pmi_rpc_send_opts {

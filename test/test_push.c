@@ -5,6 +5,18 @@
 #include "town.h"
 #include "pomelo_frame_internal.h"
 
+static pm_err say_to_all(pm_app *app, const char *type, const char *route,
+                         pm_body body, bool bound_only, pm_push_cb cb,
+                         void *ctx)
+{
+    pm_broadcast_opts opts = pm_broadcast_opts_default();
+    opts.frontend_type = type;
+    opts.route = route;
+    opts.body = body;
+    opts.bound_only = bound_only;
+    return pm_broadcast(app, &opts, cb, ctx);
+}
+
 /* ---- To a channel ------------------------------------------------------ */
 
 static void test_to_a_channel(void **state)
@@ -117,8 +129,8 @@ static void test_to_nobody(void **state)
     assert_ok(pm_channel_push(room, "r", pm_body_text("1"), told_cb, &told[0]));
     assert_ok(pm_push_uids(t.chat, "r", pm_body_text("1"), NULL, 0, told_cb,
                            &told[1]));
-    assert_ok(pm_broadcast(t.chat, "no-such-type", "r", pm_body_text("1"),
-                           false, told_cb, &told[2]));
+    assert_ok(say_to_all(t.chat, "no-such-type", "r", pm_body_text("1"), false,
+                         told_cb, &told[2]));
     for (int i = 0; i < 3; i++)
         assert_int_equal(told[i].times, 0);
     town_run(&t, 10);
@@ -219,13 +231,13 @@ static void test_broadcast(void **state)
     twice = town_enter(&t, t.c1, "alice");
     anonymous = town_enter(&t, t.c1, NULL);
     carol = town_person(&t, t.c2, "carol", PMI_FRAMING_WS);
-    assert_ok(pm_broadcast(t.chat, "connector", "all", pm_body_text("1"), false,
-                           told_cb, &told[0]));
+    assert_ok(say_to_all(t.chat, "connector", "all", pm_body_text("1"), false,
+                         told_cb, &told[0]));
     town_run(&t, 10);
     assert_told(&told[0], PM_OK, "");
     assert_int_equal(pushes_of(t.chat)->calls_sent, 2);
-    assert_ok(pm_broadcast(t.c1, "connector", "bound", pm_body_text("2"), true,
-                           told_cb, &told[1]));
+    assert_ok(say_to_all(t.c1, "connector", "bound", pm_body_text("2"), true,
+                         told_cb, &told[1]));
     town_run(&t, 10);
     assert_told(&told[1], PM_OK, "");
     assert_int_equal(pushes_of(t.c1)->calls_sent, 1);
@@ -244,8 +256,8 @@ static void test_broadcast_to_the_dead(void **state)
     receipt told = {0};
     (void)state;
     town_open(&t);
-    assert_ok(pm_broadcast(t.chat, "ghost", "all", pm_body_text("1"), false,
-                           told_cb, &told));
+    assert_ok(say_to_all(t.chat, "ghost", "all", pm_body_text("1"), false,
+                         told_cb, &told));
     town_run(&t, 10);
     assert_told(&told, PM_EDOWN, "");
     town_close(&t);
@@ -330,8 +342,8 @@ static void test_price_of_many_sessions(void **state)
         town_person(&t, t.c1, "alice",
                     i % 2 ? PMI_FRAMING_WS : PMI_FRAMING_STREAM);
     before = t.heap.live_bytes;
-    assert_ok(pm_broadcast(t.c1, "connector", "r", pm_body_bytes(body, BODY),
-                           false, NULL, NULL));
+    assert_ok(say_to_all(t.c1, "connector", "r", pm_body_bytes(body, BODY),
+                         false, NULL, NULL));
     assert_int_equal(pushes_of(t.c1)->encoded, 1);
     assert_int_equal(pushes_of(t.c1)->delivered, SESSIONS);
     assert_true(t.heap.live_bytes - before < 4 * BODY);
@@ -383,7 +395,7 @@ static void check_refused(town *t, const char *route, pm_body body, pm_err want)
     assert_err(pm_channel_push(room, route, body, told_cb, &told), want);
     assert_err(pm_push_uids(t->c1, route, body, whom, 2, told_cb, &told), want);
     assert_err(
-        pm_broadcast(t->c1, "connector", route, body, false, told_cb, &told),
+        say_to_all(t->c1, "connector", route, body, false, told_cb, &told),
         want);
     town_run(t, 10);
     assert_int_equal(told.times, 0);
@@ -419,7 +431,7 @@ static void test_arguments(void **state)
         pm_push_uids(t.c1, "r", pm_body_text("1"), NULL, 1, told_cb, &told),
         PM_EINVAL);
     assert_err(
-        pm_broadcast(t.c1, NULL, "r", pm_body_text("1"), false, told_cb, &told),
+        say_to_all(t.c1, NULL, "r", pm_body_text("1"), false, told_cb, &told),
         PM_EINVAL);
     town_run(&t, 10);
     assert_int_equal(told.times, 0);
@@ -630,8 +642,8 @@ static void hungry_push(hungry *h)
         hungry_asked(pm_channel_push(room, "r", body, told_cb, &h->told[0]));
     h->accepted[1] = hungry_asked(
         pm_push_uids(t->c1, "r", body, both, 2, told_cb, &h->told[1]));
-    h->accepted[2] = hungry_asked(pm_broadcast(t->chat, "connector", "r", body,
-                                               false, told_cb, &h->told[2]));
+    h->accepted[2] = hungry_asked(say_to_all(t->chat, "connector", "r", body,
+                                             false, told_cb, &h->told[2]));
     town_run(t, 1);
     h->accepted[3] =
         hungry_asked(pm_channel_push(room, "r", body, told_cb, &h->told[3]));
