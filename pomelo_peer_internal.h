@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* pomelo_peer_internal.h -- links between servers: dialled and accepted, proven before
- * anything else is heard, reopened with back-off.
+/* pomelo_peer_internal.h -- links between servers: dialled and accepted,
+ * proven before anything else is heard, reopened with back-off.
  *
  *   dialled:  DOWN --timer--> DIALLING --hello, proof--> UP --lost--> DOWN
  *   accepted: WAIT_HELLO --> WAIT_PROOF --> UP --lost--> gone

@@ -20,8 +20,8 @@ static void test_package_encode(void **state)
         uint8_t head[PMI_PACKAGE_HEAD];
         uint8_t *body = vectors_bytes(v, "body", &body_len);
         uint8_t *want = vectors_bytes(v, "hex", &want_len);
-        pmi_proto_package_head(head, (uint8_t)vectors_number(v, "type"),
-                               body_len);
+        pmi_proto_package_head(
+            head, (uint8_t)(unsigned)vectors_number(v, "type"), body_len);
         assert_int_equal(want_len, sizeof head + body_len);
         assert_memory_equal(want, head, sizeof head);
         free(body);
