@@ -9,6 +9,17 @@
 
 #include <cjson/cJSON.h>
 
+/* Room of a usual view with its texts, and how many are kept for the next
+ * forwarded requests. */
+enum { SESSION_VIEW_BYTES = 256, SESSION_SPARES_MAX = 64 };
+
+/* A uid that a frontend's session has bound: one of a ring. */
+typedef struct session_bound {
+    pmi_link same_uid;
+    pm_session *session;
+    char uid[];
+} session_bound;
+
 struct pmi_sessions {
     pm_app *app;
     const pmi_env *env;
@@ -17,8 +28,10 @@ struct pmi_sessions {
     uint64_t last_id;
     void (*gone)(void *ctx, pm_slice uid); /* may be NULL */
     void *gone_ctx;
-    pmi_link all;   /* every object, also what the application keeps */
-    pmi_link waits; /* pmi_session_done, still to be told */
+    pmi_link all;    /* every object, also what the application keeps */
+    pmi_link waits;  /* pmi_session_done, still to be told */
+    pmi_link spares; /* views, by in_app */
+    uint32_t spares_count;
 };
 
 static const pmi_router_sessions session_for_routers = {
@@ -36,6 +49,7 @@ pm_err pmi_sessions_new(pm_app *app, pmi_sessions **out)
     pmi_loop_map_init(pm_app_loop(app), &sessions->by_uid);
     pmi_list_init(&sessions->all);
     pmi_list_init(&sessions->waits);
+    pmi_list_init(&sessions->spares);
     /* Others may still know sessions of this server's life before: a number
      * must not mean somebody else now. It stays below 2^53, for JSON. */
     sessions->last_id = (pmi_loop_random_u64(pm_app_loop(app)) >> 32) << 20;
@@ -87,17 +101,56 @@ void pmi_session_tell(pmi_session_done *done, pm_err err)
 
 /* ---- Life -------------------------------------------------------------- */
 
+static session_bound *session_bound_of(const pm_session *session)
+{
+    return PMI_OUTER(session->uid, session_bound, uid);
+}
+
+/* The uid that a view came with lies behind its frontend's id. */
+static char *session_first_uid(const pm_session *view)
+{
+    char *texts = (char *)(uintptr_t)view->frontend_id;
+    return texts + strlen(texts) + 1;
+}
+
+static void session_free_uid(pm_session *session)
+{
+    const pmi_env *env = pmi_loop_env(session->loop);
+    if (session->ops && session->uid)
+        pmi_free(env, session_bound_of(session));
+    else if (!session->ops && session->uid != session_first_uid(session))
+        pmi_free(env, session->uid);
+    session->uid = NULL;
+}
+
+void pmi_session_view_uid(pm_session *view, char *uid)
+{
+    session_free_uid(view);
+    view->uid = uid;
+}
+
+static bool session_keep(pm_session *view)
+{
+    pmi_sessions *sessions = view->app ? pmi_app_sessions(view->app) : NULL;
+    if (!view->spare || !sessions ||
+        sessions->spares_count >= SESSION_SPARES_MAX)
+        return false;
+    pmi_list_add_front(&sessions->spares, &view->in_app);
+    sessions->spares_count++;
+    return true;
+}
+
 void pmi_session_release(pm_session *session)
 {
     const pmi_env *env = pmi_loop_env(session->loop);
     pm_loop *loop = session->loop;
     pmi_list_remove(&session->in_app);
     cJSON_Delete(session->settings);
-    pmi_free(env, session->uid);
-    if (!session->ops)
-        pmi_free(env, session->frontend_id);
-    pmi_free(env, session->address);
-    pmi_free(env, session);
+    session_free_uid(session);
+    if (session->ops)
+        pmi_free(env, session->address);
+    if (!session_keep(session))
+        pmi_free(env, session);
     pmi_loop_drop(loop);
 }
 
@@ -112,34 +165,62 @@ void pm_session_unref(pm_session *session)
         pmi_session_release(session);
 }
 
-pm_session *pmi_session_new(pmi_sessions *sessions)
+static void session_init(pmi_sessions *sessions, pm_session *session)
 {
-    pm_session *session = pmi_zalloc(sessions->env, sizeof *session);
-    if (!session)
-        return NULL;
+    memset(session, 0, sizeof *session);
     session->app = sessions->app;
     session->loop = pm_app_loop(sessions->app);
     session->refs = 1;
     session->measured = true;
     pmi_list_init(&session->requests);
-    pmi_list_init(&session->same_uid);
     pmi_list_add(&sessions->all, &session->in_app);
     pmi_loop_hold(session->loop);
-    return session;
+}
+
+static pm_session *session_view_storage(pmi_sessions *sessions, size_t bytes)
+{
+    pmi_link *spare = NULL;
+    if (bytes <= SESSION_VIEW_BYTES)
+        spare = pmi_list_take(&sessions->spares);
+    if (!spare)
+        return pmi_alloc(sessions->env, pmi_max(bytes, SESSION_VIEW_BYTES));
+    sessions->spares_count--;
+    return PMI_OUTER(spare, pm_session, in_app);
+}
+
+pm_session *pmi_session_view(pmi_sessions *sessions, pm_slice frontend_id,
+                             pm_slice uid)
+{
+    size_t bytes = sizeof(pm_session) + frontend_id.len + 1 + uid.len + 1;
+    pm_session *view = session_view_storage(sessions, bytes);
+    char *texts;
+    if (!view)
+        return NULL;
+    session_init(sessions, view);
+    view->spare = bytes <= SESSION_VIEW_BYTES;
+    texts = (char *)(view + 1);
+    if (frontend_id.len)
+        memcpy(texts, frontend_id.data, frontend_id.len);
+    texts[frontend_id.len] = 0;
+    view->frontend_id = texts;
+    if (uid.len) {
+        view->uid = texts + frontend_id.len + 1;
+        memcpy(view->uid, uid.data, uid.len);
+        view->uid[uid.len] = 0;
+    }
+    return view;
 }
 
 pm_err pmi_session_open(pmi_sessions *sessions, const pmi_session_ops *ops,
                         void *conn, pm_session **out)
 {
-    pm_session *session = pmi_session_new(sessions);
+    pm_session *session = pmi_alloc(sessions->env, sizeof *session);
     if (!session)
         return PM_ENOMEM;
+    session_init(sessions, session);
     session->ops = ops;
     session->conn = conn;
     session->id = ++sessions->last_id;
-    /* Borrowed from the table, which may go before a session that the
-     * application keeps: pmi_session_close takes it away. */
-    session->frontend_id = (char *)(uintptr_t)pm_app_server(sessions->app)->id;
     if (pmi_map_put_num(&sessions->by_id, session->id, session, NULL)) {
         pmi_session_release(session);
         return PM_ENOMEM;
@@ -151,12 +232,10 @@ pm_err pmi_session_open(pmi_sessions *sessions, const pmi_session_ops *ops,
 static void session_leave_uid(pmi_sessions *sessions, pm_session *session)
 {
     pm_slice uid = pm_text(session->uid);
-    pm_session *next = NULL;
+    pm_session *next = pmi_session_next_of(session, session);
     if (!session->uid)
         return;
-    if (pmi_link_in(&session->same_uid))
-        next = PMI_OUTER(session->same_uid.next, pm_session, same_uid);
-    pmi_list_remove(&session->same_uid);
+    pmi_list_remove(&session_bound_of(session)->same_uid);
     if (pmi_map_get(&sessions->by_uid, uid) != session)
         return;
     if (next) {
@@ -216,11 +295,14 @@ void pmi_sessions_close(pmi_sessions *sessions)
 
 void pmi_sessions_free(pmi_sessions *sessions)
 {
+    pmi_link *spare;
     if (!sessions)
         return;
     pmi_sessions_close(sessions);
     pmi_map_fini(&sessions->by_id);
     pmi_map_fini(&sessions->by_uid);
+    while ((spare = pmi_list_take(&sessions->spares)))
+        pmi_free(sessions->env, PMI_OUTER(spare, pm_session, in_app));
     pmi_free(sessions->env, sessions);
 }
 
@@ -243,8 +325,9 @@ uint64_t pm_session_id(const pm_session *session)
 
 const char *pm_session_frontend_id(const pm_session *session)
 {
-    if (session->ops && !session->app)
-        return "";
+    /* The table may go before a session that the application keeps. */
+    if (session->ops)
+        return session->app ? pm_app_server(session->app)->id : "";
     return session->frontend_id;
 }
 
@@ -257,10 +340,10 @@ const char *pm_session_address(const pm_session *session)
 {
     char text[PMI_ADDR_TEXT_MAX];
     pm_session *self = (pm_session *)(uintptr_t)session; /* a cache */
+    if (!session->ops || (!session->address && !session->conn))
+        return "";
     if (session->address)
         return session->address;
-    if (!session->ops || !session->conn)
-        return "";
     self->address = pmi_strdup(pmi_loop_env(session->loop),
                                session->ops->address(session, text));
     return session->address ? session->address : "";
@@ -293,10 +376,11 @@ pm_session *pmi_session_first_of(pmi_sessions *sessions, pm_slice uid)
 
 pm_session *pmi_session_next_of(pm_session *session, pm_session *first)
 {
+    pmi_link *link = session->uid ? &session_bound_of(session)->same_uid : NULL;
     pm_session *next;
-    if (!pmi_link_in(&session->same_uid))
+    if (!link || !pmi_link_in(link))
         return NULL;
-    next = PMI_OUTER(session->same_uid.next, pm_session, same_uid);
+    next = PMI_OUTER(link->next, session_bound, same_uid)->session;
     return next == first ? NULL : next;
 }
 
@@ -371,7 +455,7 @@ pm_err pmi_session_bind_here(pm_session *session, const char *uid)
 {
     pmi_sessions *sessions = pmi_app_sessions(session->app);
     pm_session *first;
-    char *copy;
+    session_bound *bound;
     if (session->closed)
         return PM_ECLOSED;
     if (session->uid)
@@ -379,16 +463,19 @@ pm_err pmi_session_bind_here(pm_session *session, const char *uid)
     first = pmi_session_first_of(sessions, pm_text(uid));
     if (first && pmi_app_connector_opts(session->app)->single_session)
         return PM_EEXIST;
-    copy = pmi_strdup(sessions->env, uid);
-    if (!copy)
+    bound = pmi_alloc(sessions->env, sizeof *bound + strlen(uid) + 1);
+    if (!bound)
         return PM_ENOMEM;
+    bound->session = session;
+    memcpy(bound->uid, uid, strlen(uid) + 1);
+    pmi_list_init(&bound->same_uid);
     if (first) {
-        pmi_list_add(&first->same_uid, &session->same_uid);
+        pmi_list_add(&session_bound_of(first)->same_uid, &bound->same_uid);
     } else if (pmi_map_put(&sessions->by_uid, pm_text(uid), session, NULL)) {
-        pmi_free(sessions->env, copy);
+        pmi_free(sessions->env, bound);
         return PM_ENOMEM;
     }
-    session->uid = copy;
+    session->uid = bound->uid;
     pmi_app_session_bound(session->app, session);
     return PM_OK;
 }
@@ -405,7 +492,7 @@ pm_err pmi_session_unbind_here(pm_session *session, const char *uid)
     session->uid = NULL;
     /* A listener may free the app, and the session with it. */
     pmi_app_session_unbound(session->app, session, was);
-    pmi_free(sessions->env, was);
+    pmi_free(sessions->env, PMI_OUTER(was, session_bound, uid));
     return PM_OK;
 }
 
@@ -436,7 +523,7 @@ static void session_unset(pm_session *session, const char *name)
     if (session_size_of(pmi_loop_env(session->loop), name, old, &size))
         session->measured = false;
     else
-        session->settings_bytes -= size;
+        session->settings_bytes -= (uint32_t)size;
     cJSON_Delete(cJSON_DetachItemViaPointer(session->settings, old));
 }
 
@@ -470,7 +557,7 @@ static pm_err session_measure(pm_session *session)
             return err;
         sum += size;
     }
-    session->settings_bytes = sum;
+    session->settings_bytes = (uint32_t)sum;
     session->measured = true;
     return PM_OK;
 }
@@ -517,7 +604,7 @@ pm_err pm_session_set(pm_session *session, const char *name,
         return PM_ENOMEM;
     session_unset(session, name);
     cJSON_AddItemToArray(session->settings, copy);
-    session->settings_bytes += size;
+    session->settings_bytes += (uint32_t)size;
     return PM_OK;
 }
 
@@ -561,7 +648,7 @@ static pm_err session_merge(pm_session *session, const cJSON *settings)
 pm_err pmi_session_merge(pm_session *session, const cJSON *settings)
 {
     cJSON *old = session->settings;
-    size_t old_bytes = session->settings_bytes;
+    uint32_t old_bytes = session->settings_bytes;
     bool measured = session->measured;
     pm_err err;
     if (!cJSON_IsObject(settings))

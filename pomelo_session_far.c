@@ -85,18 +85,12 @@ static bool session_take_name(pm_slice text, char out[PMI_UID_MAX + 1])
     return true;
 }
 
-static char *session_take_text(pmi_cursor *in, const pmi_env *env, pm_err *err)
+static pm_slice session_take_text(pmi_cursor *in)
 {
     pm_slice text = pmi_cursor_bytes(in, pmi_cursor_byte(in));
-    char *copy;
-    if (in->bad || (text.len && memchr(text.data, 0, text.len))) {
-        *err = PM_EFRAME;
-        return NULL;
-    }
-    copy = pmi_strndup(env, text.data, text.len);
-    if (!copy)
-        *err = PM_ENOMEM;
-    return copy;
+    if (text.len && memchr(text.data, 0, text.len))
+        in->bad = true;
+    return text;
 }
 
 static pm_err session_take_settings(pm_session *session, pmi_cursor *in)
@@ -118,21 +112,17 @@ static pm_err session_take_settings(pm_session *session, pmi_cursor *in)
 pm_err pmi_session_import(pm_app *app, pm_slice in, pm_session **out)
 {
     pmi_cursor at = pmi_cursor_of(in.data, in.len);
-    const pmi_env *env = pmi_loop_env(pm_app_loop(app));
-    pm_session *session = pmi_session_new(pmi_app_sessions(app));
-    pm_err err = PM_OK;
+    uint64_t id = session_take_number(&at);
+    pm_slice frontend_id = session_take_text(&at), uid = session_take_text(&at);
+    pm_session *session;
+    pm_err err;
+    if (at.bad)
+        return PM_EFRAME;
+    session = pmi_session_view(pmi_app_sessions(app), frontend_id, uid);
     if (!session)
         return PM_ENOMEM;
-    session->id = session_take_number(&at);
-    session->frontend_id = session_take_text(&at, env, &err);
-    if (!err)
-        session->uid = session_take_text(&at, env, &err);
-    if (!err)
-        err = session_take_settings(session, &at);
-    if (session->uid && !*session->uid) {
-        pmi_free(env, session->uid);
-        session->uid = NULL;
-    }
+    session->id = id;
+    err = session_take_settings(session, &at);
     if (err) {
         pmi_session_release(session);
         return err;
@@ -156,8 +146,7 @@ static void session_follow(pm_session *session, session_asked *asked)
 {
     if (asked->what != SESSION_BIND && asked->what != SESSION_UNBIND)
         return;
-    pmi_free(pmi_loop_env(session->loop), session->uid);
-    session->uid = asked->uid;
+    pmi_session_view_uid(session, asked->uid);
     asked->uid = NULL;
 }
 

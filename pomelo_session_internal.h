@@ -35,25 +35,28 @@ typedef struct pmi_session_ops {
                            char out[PMI_ADDR_TEXT_MAX]);
 } pmi_session_ops;
 
+/* One a player; idle ones are many: keep it small. */
 struct pm_session {
     pm_app *app; /* NULL after the app was freed */
     pm_loop *loop;
     const pmi_session_ops *ops; /* NULL: a backend's view */
     void *conn;                 /* the connector's; NULL when closed */
     uint64_t id;
-    char *uid;              /* owned; NULL: unbound */
-    char *frontend_id;      /* owned on a view; the app's own id otherwise */
-    char *address;          /* owned; made when asked for */
+    char *uid; /* NULL: unbound; pomelo_session.c knows where it lies */
+    union {
+        const char *frontend_id; /* of a view: behind it, in its storage */
+        char *address;           /* on the frontend: owned; when asked for */
+    };
     struct cJSON *settings; /* owned; NULL: none yet */
-    size_t settings_bytes;  /* names and printed values, for the limit */
-    bool measured;          /* settings_bytes is known */
     void *data;
     pmi_link in_app;   /* every session object of the app */
     pmi_link requests; /* pm_request.in_session */
-    pmi_link same_uid; /* ring of the sessions of a uid */
     uint32_t refs;
     uint32_t in_flight;
+    uint32_t settings_bytes; /* names and printed values, for the limit */
+    bool measured;           /* settings_bytes is known */
     bool closed;
+    bool spare; /* a view whose storage serves the next one */
 };
 
 pm_err pmi_sessions_new(pm_app *app, pmi_sessions **out);
@@ -101,8 +104,11 @@ typedef struct pmi_session_done {
 pm_err pmi_session_promise(pmi_sessions *sessions, pm_done_cb cb, void *ctx,
                            pmi_session_done **out);
 void pmi_session_tell(pmi_session_done *done, pm_err err);
-/* An object that is in no table yet. NULL: no memory. */
-pm_session *pmi_session_new(pmi_sessions *sessions);
+/* A view; the texts are copied. NULL: no memory. */
+pm_session *pmi_session_view(pmi_sessions *sessions, pm_slice frontend_id,
+                             pm_slice uid);
+/* The view's new uid; taken. NULL: unbound. */
+void pmi_session_view_uid(pm_session *view, char *uid);
 void pmi_session_release(pm_session *session);
 pm_err pmi_session_bind_here(pm_session *session, const char *uid);
 pm_err pmi_session_unbind_here(pm_session *session, const char *uid);
