@@ -16,7 +16,7 @@
 
 enum {
     CONN_INLINE_FLUSH = 256 * 1024,
-    CONN_WAITING_MAX = 32,      /* connections that hold a chunk for a turn */
+    CONN_WAITING_MAX = 4,       /* connections that hold a chunk for a turn */
     CONN_LOW_WATER = 16 * 1024, /* over it, `drained` tells when all has left */
     CONN_COPY_MAX = 256, /* smaller shared chunks are copied where cheap */
     CONN_LINGER_MS = 30000
@@ -55,9 +55,9 @@ const pmi_conn_totals *pmi_conn_totals_of(pm_loop *loop)
 /* ---- The two transports ------------------------------------------------ */
 void pmi_conn_want(pmi_conn *c, int want)
 {
-    if (!c->attached || c->want == want)
+    if (!c->attached || c->want == (uint32_t)want)
         return;
-    c->want = (uint8_t)want;
+    c->want = (uint32_t)want & 3;
     if (c->memory)
         pmi_pipe_want(c->via.pipe, want);
     else if (pmi_watch_set(&c->via.watch, want) != PM_OK)
@@ -139,7 +139,7 @@ void pmi_conn_write_out(pmi_conn *c)
         if (conn_write_once(c))
             continue;
         c->blocked = true;
-        pmi_conn_want(c, c->want | PMI_WRITABLE);
+        pmi_conn_want(c, (int)c->want | PMI_WRITABLE);
     }
 }
 
@@ -258,7 +258,7 @@ void pmi_conn_end(pmi_conn *c, pm_close_reason reason)
     if (c->state >= PMI_CONN_ENDED)
         return;
     if (c->state != PMI_CONN_LINGERING)
-        c->reason = (uint8_t)reason;
+        c->reason = (uint32_t)reason & 31;
     c->state = PMI_CONN_ENDED;
     conn_release(c);
     if (c->events)
@@ -327,7 +327,7 @@ static bool conn_linger(pmi_conn *c, pm_close_reason reason)
 {
     if (c->memory || pmi_conn_extra_new(c) != PM_OK)
         return false;
-    c->reason = (uint8_t)reason;
+    c->reason = (uint32_t)reason & 31;
     c->state = PMI_CONN_LINGERING;
     c->paused = false;
     pmi_timer_set(pmi_conn_home(c), &c->extra->timer,
@@ -335,7 +335,7 @@ static bool conn_linger(pmi_conn *c, pm_close_reason reason)
     pmi_chunk_unref(c->framing == PMI_FRAMING_STREAM ? c->tail : NULL);
     if (c->framing == PMI_FRAMING_STREAM)
         c->tail = NULL;
-    pmi_conn_want(c, c->want | PMI_READABLE);
+    pmi_conn_want(c, (int)c->want | PMI_READABLE);
     pmi_conn_linger_on(c);
     return true;
 }

@@ -49,6 +49,7 @@ typedef struct pmi_conn_extra {
     size_t request_left; /* bytes of the upgrade request still queued */
 } pmi_conn_extra;
 
+/* One a client; idle ones are many: its fields fill each other's gaps. */
 struct pmi_conn {
     pmi_conn_shared *shared; /* borrowed: the loop's */
     union {
@@ -63,23 +64,26 @@ struct pmi_conn {
     pmi_conn_extra *extra; /* owned, or NULL */
     pmi_link dirty;
     pmi_task later; /* tells open or closed, delivers the tail, frees */
-    pmi_addr peer;
     uint32_t in_max, out_max;
-    uint32_t tail_at;  /* where in the tail the bytes start */
-    uint32_t reserved; /* + 1, between reserve and commit */
-    uint32_t open_ms;
-    uint8_t state, framing, reason, want;
-    bool memory : 1;
-    bool client : 1;
-    bool attached : 1; /* `via` is there */
-    bool paused : 1;
-    bool blocked : 1; /* the transport takes no more now */
-    bool opened : 1;  /* `open` was told */
-    bool high : 1;    /* was over the low-water mark */
-    bool again : 1;   /* deliver the tail without waiting for more */
-    bool only_get : 1;
-    bool pieces : 1; /* its first word came in pieces: Pomelo takes it for a
-                        broken stream, so a plain request gets no answer */
+    uint32_t tail_at; /* where in the tail the bytes start */
+    union {
+        uint32_t reserved; /* + 1, between reserve and commit */
+        uint32_t open_ms;  /* before the start */
+    };
+    pmi_addr peer;
+    uint32_t state : 4, framing : 2, reason : 5, want : 2;
+    uint32_t memory : 1;
+    uint32_t client : 1;
+    uint32_t attached : 1; /* `via` is there */
+    uint32_t paused : 1;
+    uint32_t blocked : 1; /* the transport takes no more now */
+    uint32_t opened : 1;  /* `open` was told */
+    uint32_t high : 1;    /* was over the low-water mark */
+    uint32_t again : 1;   /* deliver the tail without waiting for more */
+    uint32_t only_get : 1;
+    uint32_t
+        pieces : 1; /* its first word came in pieces: Pomelo takes it for
+                       a broken stream, so a plain request gets no answer */
 };
 
 static inline pm_loop *pmi_conn_home(const pmi_conn *c)

@@ -30,7 +30,7 @@ static pmi_conn *conn_new(pm_loop *loop, pmi_framing framing,
     if (!c)
         return NULL;
     c->shared = shared;
-    c->framing = (uint8_t)framing;
+    c->framing = (uint32_t)framing & 3;
     c->in_max = conn_limit(limits->in_max);
     c->out_max = conn_limit(limits->out_max);
     c->open_ms = limits->open_ms;
@@ -88,6 +88,7 @@ static void conn_arm_open_timer(pmi_conn *c)
     if (c->open_ms && c->extra)
         pmi_timer_set(pmi_conn_home(c), &c->extra->timer,
                       (uint64_t)c->open_ms * 1000, pmi_conn_expired);
+    c->reserved = 0;
 }
 
 void pmi_conn_start(pmi_conn *c, const pmi_conn_events *events, void *ctx)

@@ -27,7 +27,7 @@ static void conn_tell_open(pmi_conn *c)
 
 void pmi_conn_settle(pmi_conn *c, pmi_framing framing)
 {
-    c->framing = (uint8_t)framing;
+    c->framing = (uint32_t)framing & 3;
     c->state = framing == PMI_FRAMING_WS ? PMI_CONN_FRAMES : PMI_CONN_STREAM;
     pmi_conn_extra_free(c);
     if (c->out.bytes)
@@ -299,7 +299,7 @@ static void conn_readable(pmi_conn *c)
     if (pmi_task_waits(&c->later))
         return; /* what is here comes first */
     if (c->paused) {
-        pmi_conn_want(c, c->want & ~PMI_READABLE);
+        pmi_conn_want(c, (int)c->want & ~PMI_READABLE);
         return;
     }
     if (have >= CONN_TAIL_DIRECT) {
@@ -328,7 +328,7 @@ static void conn_writable(pmi_conn *c)
     if (c->state >= PMI_CONN_ENDED)
         return;
     if (!c->blocked)
-        pmi_conn_want(c, c->want & ~PMI_WRITABLE);
+        pmi_conn_want(c, (int)c->want & ~PMI_WRITABLE);
     pmi_conn_linger_on(c);
     pmi_conn_tell_drained(c);
 }
@@ -364,7 +364,7 @@ void pmi_conn_resume(pmi_conn *c)
     c->again = true;
     if (c->state == PMI_CONN_NEW || c->state == PMI_CONN_DIALLING)
         return;
-    pmi_conn_want(c, c->want | PMI_READABLE);
+    pmi_conn_want(c, (int)c->want | PMI_READABLE);
     if (c->tail && pmi_conn_alive(c))
         pmi_loop_defer(pmi_conn_home(c), &c->later, conn_redeliver);
 }

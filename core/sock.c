@@ -362,17 +362,22 @@ static int sock_new(int family)
     return fd;
 }
 
-/* The raw bytes are aligned for any address (sock.h). */
-static struct sockaddr *sock_raw(pmi_addr *addr)
+/* An address where the system may look at it. */
+typedef union sock_room {
+    pmi_addr addr;
+    struct sockaddr_in6 aligned;
+} sock_room;
+
+static struct sockaddr *sock_raw(sock_room *room)
 {
-    return (struct sockaddr *)(void *)addr->raw;
+    return (struct sockaddr *)(void *)room->addr.raw;
 }
 
 pm_err pmi_sock_listen(pmi_addr *addr, int backlog, int *out)
 {
     socklen_t len = sizeof addr->raw;
     sa_family_t family = addr_family(addr);
-    pmi_addr bound = {0};
+    sock_room here = {.addr = *addr}, bound = {.addr = {.len = 0}};
     int fd;
     if (family == AF_UNSPEC)
         return PM_EADDR;
@@ -382,16 +387,16 @@ pm_err pmi_sock_listen(pmi_addr *addr, int backlog, int *out)
     sock_set(fd, SOL_SOCKET, SO_REUSEADDR, 1);
     if (family == AF_INET6) /* so that 0.0.0.0 can stand beside it */
         sock_set(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
-    if (bind(fd, sock_raw(addr), addr->len) || listen(fd, backlog) ||
+    if (bind(fd, sock_raw(&here), addr->len) || listen(fd, backlog) ||
         getsockname(fd, sock_raw(&bound), &len))
         return sock_fail(fd);
-    bound.len = (uint8_t)len;
-    *addr = bound;
+    bound.addr.len = (uint8_t)len;
+    *addr = bound.addr;
     *out = fd;
     return PM_OK;
 }
 
-static int sock_accept_one(int listener, pmi_addr *peer, socklen_t *len)
+static int sock_accept_one(int listener, sock_room *peer, socklen_t *len)
 {
 #ifdef __linux__
     int fd =
@@ -419,14 +424,14 @@ pm_err pmi_sock_accept(int listener, int *out, pmi_addr *peer)
 {
     enum { TRIES = 16 };
     for (int i = 0; i < TRIES; i++) {
-        pmi_addr from = {0};
-        socklen_t len = sizeof from.raw;
+        sock_room from = {.addr = {.len = 0}};
+        socklen_t len = sizeof from.addr.raw;
         int fd = sock_accept_one(listener, &from, &len);
         if (fd >= 0) {
-            from.len = (uint8_t)pmi_min(len, sizeof from.raw);
+            from.addr.len = (uint8_t)pmi_min(len, sizeof from.addr.raw);
             sock_set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
             *out = fd;
-            *peer = from;
+            *peer = from.addr;
             return PM_OK;
         }
         if (errno == EAGAIN || errno == EWOULDBLOCK)
@@ -439,7 +444,7 @@ pm_err pmi_sock_accept(int listener, int *out, pmi_addr *peer)
 
 pm_err pmi_sock_connect(const pmi_addr *addr, int *out)
 {
-    pmi_addr to = *addr;
+    sock_room to = {.addr = *addr};
     sa_family_t family = addr_family(addr);
     int fd;
     if (family == AF_UNSPEC)
@@ -449,7 +454,7 @@ pm_err pmi_sock_connect(const pmi_addr *addr, int *out)
         return sock_fail(fd);
     sock_set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
     /* EINTR: the attempt goes on by itself, as with EINPROGRESS. */
-    if (connect(fd, sock_raw(&to), to.len) && errno != EINPROGRESS &&
+    if (connect(fd, sock_raw(&to), addr->len) && errno != EINPROGRESS &&
         errno != EINTR)
         return sock_fail(fd);
     *out = fd;

@@ -11,10 +11,11 @@
 
 #define PMI_ADDR_TEXT_MAX 64
 
-/* A socket address of any family, and its text form. */
+/* A socket address of any family, and its text form. Bytes, so that it fills
+ * no gap in what holds it. */
 typedef struct pmi_addr {
-    uint8_t len;                 /* of raw */
-    _Alignas(4) uint8_t raw[28]; /* struct sockaddr_in or _in6 */
+    uint8_t raw[28]; /* struct sockaddr_in or _in6 */
+    uint8_t len;     /* of raw */
 } pmi_addr;
 
 /* Numeric IPv4 / IPv6 (brackets fine), "localhost", "" or "*" (any address)
