@@ -183,6 +183,10 @@ $(foreach f,$(EXAMPLE_FILES),$(eval $(call program,$(BUILD)/examples/$(f),exampl
 $(foreach d,$(TOOL_DIRS),$(eval $(call program,$(BUILD)/tools/$(d),$(wildcard tools/$(d)/*.c))))
 $(foreach m,$(CONFORMANCE_MAINS) $(BENCH_MAINS),$(eval $(call program,$(BUILD)/$(m:.c=),$(m) $(wildcard $(m:.c=)_*.c))))
 
+# The simulator: test/test_sim.c runs it.
+SIM := $(BUILD)/test/sim/sim
+$(eval $(call program,$(SIM),$(wildcard test/sim/*.c)))
+
 $(BUILD)/examples/%.o: INCLUDES := -I.
 $(BUILD)/tools/%.o: INCLUDES := -I.
 $(BUILD)/test/%.o: INCLUDES := -I. -Itest -DPMI_DEBUG
@@ -192,7 +196,7 @@ examples: $(EXAMPLES)
 conformance: $(CONFORMANCE)
 	@$(if $(CONFORMANCE),:,echo "conformance: there is no program in test/conformance yet.")
 bench-programs: $(BENCH)
-programs: $(EXAMPLES) $(TOOLS) $(CONFORMANCE) $(BENCH)
+programs: $(EXAMPLES) $(TOOLS) $(CONFORMANCE) $(BENCH) $(SIM)
 
 # ---- Tests ------------------------------------------------------------------
 # test/test_NAME.c is one program. A test runs in the top folder; PM_BUILD is
