@@ -151,22 +151,22 @@ $(BUILD)/pomelo.pc: pomelo.pc.in Makefile pomelo.h
 
 # ---- Programs ---------------------------------------------------------------
 # examples/NAME/*.c and examples/NAME.c, test/conformance/NAME.c and
-# test/bench/NAME.c (each with its NAME_*.c), tools/NAME/*.c. Each is built at
+# test/bench/NAME.c and tools/NAME.c (each with its NAME_*.c). Each is built at
 # its source's path.
 
 EXAMPLE_DIRS := $(sort $(patsubst examples/%/,%,$(dir $(wildcard examples/*/*.c))))
 EXAMPLE_FILES := $(patsubst examples/%.c,%,$(wildcard examples/*.c))
-TOOL_DIRS := $(sort $(patsubst tools/%/,%,$(dir $(wildcard tools/*/*.c))))
 # Files of a folder that are a program of their own: those that do not begin
 # with the name of another one and "_".
 mains = $(foreach f,$(1),$(if $(filter-out $(f),$(foreach g,$(1),$(if \
 	$(filter $(g:.c=)_%,$(f:.c=)),$(g)))),,$(f)))
 CONFORMANCE_MAINS := $(call mains,$(wildcard test/conformance/*.c))
 BENCH_MAINS := $(call mains,$(wildcard test/bench/*.c))
+TOOL_MAINS := $(call mains,$(wildcard tools/*.c))
 
 EXAMPLES := $(foreach d,$(EXAMPLE_DIRS),$(BUILD)/examples/$(d)/$(d)) \
 	$(EXAMPLE_FILES:%=$(BUILD)/examples/%)
-TOOLS := $(foreach d,$(TOOL_DIRS),$(BUILD)/tools/$(d))
+TOOLS := $(TOOL_MAINS:%.c=$(BUILD)/%)
 CONFORMANCE := $(CONFORMANCE_MAINS:%.c=$(BUILD)/%)
 BENCH := $(BENCH_MAINS:%.c=$(BUILD)/%)
 
@@ -180,8 +180,17 @@ endef
 PROGRAM_OBJS :=
 $(foreach d,$(EXAMPLE_DIRS),$(eval $(call program,$(BUILD)/examples/$(d)/$(d),$(wildcard examples/$(d)/*.c))))
 $(foreach f,$(EXAMPLE_FILES),$(eval $(call program,$(BUILD)/examples/$(f),examples/$(f).c)))
-$(foreach d,$(TOOL_DIRS),$(eval $(call program,$(BUILD)/tools/$(d),$(wildcard tools/$(d)/*.c))))
-$(foreach m,$(CONFORMANCE_MAINS) $(BENCH_MAINS),$(eval $(call program,$(BUILD)/$(m:.c=),$(m) $(wildcard $(m:.c=)_*.c))))
+$(foreach m,$(CONFORMANCE_MAINS) $(BENCH_MAINS) $(TOOL_MAINS),$(eval $(call program,$(BUILD)/$(m:.c=),$(m) $(wildcard $(m:.c=)_*.c))))
+
+# What `pomelo init` writes lies in the program: PATH=FILE each.
+TEMPLATE := $(shell find tools/template -type f | sort)
+$(BUILD)/tools/template.c: tools/embed.sh $(TEMPLATE) examples/web/pomelo.js
+	@mkdir -p $(@D)
+	@tools/embed.sh $(foreach f,$(TEMPLATE),$(patsubst dot.%,.%,$(f:tools/template/%=%))=$(f)) \
+		web/pomelo.js=examples/web/pomelo.js >$@
+$(BUILD)/tools/template.o: $(BUILD)/tools/template.c $(BUILD)/flags
+	$(CC) $(INCLUDES) $(ALL_CFLAGS) -c -o $@ $<
+$(BUILD)/tools/pomelo: $(BUILD)/tools/template.o
 
 # The simulator: test/test_sim.c runs it.
 SIM := $(BUILD)/test/sim/sim
