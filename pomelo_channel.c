@@ -131,6 +131,7 @@ void pmi_channels_free(pmi_channels *channels)
     while (pmi_map_next(&walk))
         channel_free(walk.value);
     pmi_presence_fini(&channels->presence);
+    pmi_pushes_fini(&channels->pushes);
     pmi_map_fini(&channels->by_name);
     pmi_free(channels->env, channels);
 }

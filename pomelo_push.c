@@ -19,6 +19,8 @@
 #define PUSH_UIDS_MAX (1024u * 1024)
 /* A broadcast's flags. */
 enum { PUSH_BOUND_ONLY = 1, PUSH_FILTER_PARAM = 2 };
+/* Jobs and legs kept for the next ones. */
+#define PUSH_SPARE_MAX 64
 /* Of a call's frame: what is neither body nor list. */
 #define PUSH_FRAME_REST 1024u
 
@@ -366,7 +368,8 @@ void pmi_pushes_init(pmi_pushes *pushes, pm_app *app)
 pm_err pmi_push_open(pmi_pushes *pushes, pm_push_cb cb, void *ctx,
                      pmi_push_job **out)
 {
-    pmi_push_job *job = pmi_zalloc(pushes->env, sizeof *job);
+    pmi_push_job *job =
+        pmi_spares_get(&pushes->spare_jobs, pushes->env, sizeof *job);
     if (!job)
         return PM_ENOMEM;
     job->pushes = pushes;
@@ -380,11 +383,13 @@ pm_err pmi_push_open(pmi_pushes *pushes, pm_push_cb cb, void *ctx,
 
 static push_leg *push_leg_new(pmi_push_job *job)
 {
-    push_leg *leg = pmi_zalloc(job->pushes->env, sizeof *leg);
+    pmi_pushes *pushes = job->pushes;
+    push_leg *leg =
+        pmi_spares_get(&pushes->spare_legs, pushes->env, sizeof *leg);
     if (!leg)
         return NULL;
     leg->job = job;
-    pmi_buf_init(&leg->missed, job->pushes->env, PMI_FRAME_MAX);
+    pmi_buf_init(&leg->missed, pushes->env, PMI_FRAME_MAX);
     pmi_list_add(&job->legs, &leg->in_job);
     return leg;
 }
@@ -424,7 +429,7 @@ pm_err pmi_push_to_server(pmi_push_job *job, const char *server_id)
 
 void pmi_push_drop(pmi_push_job *job)
 {
-    const pmi_env *env = job->pushes->env;
+    pmi_pushes *pushes = job->pushes;
     pmi_link *node;
     pmi_task_cancel(&job->task);
     pmi_list_remove(&job->in_all);
@@ -432,10 +437,10 @@ void pmi_push_drop(pmi_push_job *job)
         push_leg *leg = PMI_OUTER(node, push_leg, in_job);
         pmi_uids_unref(leg->uids);
         pmi_buf_fini(&leg->missed);
-        pmi_free(env, leg);
+        pmi_spares_put(&pushes->spare_legs, pushes->env, leg, PUSH_SPARE_MAX);
     }
     pmi_buf_fini(&job->extra);
-    pmi_free(env, job);
+    pmi_spares_put(&pushes->spare_jobs, pushes->env, job, PUSH_SPARE_MAX);
 }
 
 static push_leg *push_leg_after(pmi_push_job *job, push_leg *leg)
@@ -549,6 +554,12 @@ static void push_answered(const pmi_rpc_answer *answer, void *ctx)
     }
     if (--job->waiting == 0)
         push_tell(job);
+}
+
+void pmi_pushes_fini(pmi_pushes *pushes)
+{
+    pmi_spares_fini(&pushes->spare_legs, pushes->env);
+    pmi_spares_fini(&pushes->spare_jobs, pushes->env);
 }
 
 void pmi_pushes_close(pmi_pushes *pushes)

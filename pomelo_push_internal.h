@@ -39,7 +39,8 @@ typedef struct pmi_pushes {
     const pmi_env *env;            /* the loop's */
     pm_broadcast_filter_cb filter; /* NULL: everybody */
     void *filter_ctx;
-    pmi_link jobs;       /* that still have to tell */
+    pmi_link jobs; /* that still have to tell */
+    pmi_spares spare_jobs, spare_legs;
     uint64_t calls_sent; /* to other frontends */
     uint64_t encoded;    /* messages made for clients of this frontend */
     uint64_t delivered;  /* ... and put into a session's queue */
@@ -48,6 +49,7 @@ typedef struct pmi_pushes {
 void pmi_pushes_init(pmi_pushes *pushes, pm_app *app);
 /* What waits is told PM_ECLOSED. */
 void pmi_pushes_close(pmi_pushes *pushes);
+void pmi_pushes_fini(pmi_pushes *pushes);
 
 /* One push or broadcast that is being put together: open, to whom, go. */
 typedef struct pmi_push_job pmi_push_job;

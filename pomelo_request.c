@@ -389,7 +389,9 @@ pm_err pmi_request_set_response(pm_request *req, pm_err err, const char *detail,
     pmi_buf_add(store, body.data.data, body.data.len);
     if (store->failed)
         return PM_ENOMEM;
-    pmi_format(req->detail, sizeof req->detail, "%s", detail ? detail : "");
+    req->detail[0] = 0;
+    if (detail)
+        pmi_format(req->detail, sizeof req->detail, "%s", detail);
     req->response.err = err;
     req->response.detail = req->detail;
     req->response.body.kind = body.kind;

@@ -139,6 +139,39 @@ char *pmi_strndup(const pmi_env *env, const void *data, size_t len)
     return copy;
 }
 
+void *pmi_spares_get(pmi_spares *spares, const pmi_env *env, size_t bytes)
+{
+    void *block = spares->first;
+    PMI_ASSERT(bytes >= sizeof block);
+    if (!block)
+        return pmi_zalloc(env, bytes);
+    memcpy(&spares->first, block, sizeof spares->first);
+    spares->kept--;
+    return memset(block, 0, bytes);
+}
+
+void pmi_spares_put(pmi_spares *spares, const pmi_env *env, void *block,
+                    uint32_t max)
+{
+    if (!block || spares->kept >= max) {
+        pmi_free(env, block);
+        return;
+    }
+    memcpy(block, &spares->first, sizeof spares->first);
+    spares->first = block;
+    spares->kept++;
+}
+
+void pmi_spares_fini(pmi_spares *spares, const pmi_env *env)
+{
+    while (spares->first) {
+        void *block = spares->first;
+        memcpy(&spares->first, block, sizeof spares->first);
+        pmi_free(env, block);
+    }
+    spares->kept = 0;
+}
+
 char *pmi_strdup(const pmi_env *env, const char *text)
 {
     return pmi_strndup(env, text, strlen(text));
