@@ -211,6 +211,7 @@ pm_err pmi_conn_connect_pipe(pm_loop *loop, pmi_pipe *pipe,
     if (!c)
         return PM_ENOMEM;
     conn_attach_pipe(c, pipe);
+    c->reserved = 0; /* a pipe is open at once */
     c->client = true;
     c->state = PMI_CONN_DIALLING;
     c->events = events;
