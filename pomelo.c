@@ -9,6 +9,8 @@
  * Start at pm_app_new, app_open and app_close. */
 #include "pomelo_channel_internal.h"
 #include "pomelo_connector_internal.h"
+#include "pomelo_master_internal.h"
+#include "pomelo_monitor_internal.h"
 #include "pomelo_remote_internal.h"
 
 typedef struct app_listener {
@@ -39,6 +41,7 @@ struct pm_app {
     pm_connector_opts connector_opts; /* texts owned */
     pm_rpc_opts_app rpc_opts;
     pm_limits limits;
+    pm_master_opts master_opts; /* texts owned */
     pmi_server *self;
     pmi_cluster *cluster;
     pmi_router *router;
@@ -50,6 +53,9 @@ struct pm_app {
     pmi_filters *filters;
     pmi_handlers *handlers;
     pmi_connector *connector;
+    pmi_modules *modules;
+    pmi_master *master;   /* NULL: this app is none */
+    pmi_monitor *monitor; /* NULL: there is no master */
     app_listener *listeners;
     size_t listeners_count;
     app_component *components;
@@ -112,6 +118,11 @@ const pm_rpc_opts_app *pmi_app_rpc_opts(const pm_app *app)
     return &app->rpc_opts;
 }
 
+const pm_master_opts *pmi_app_master_opts(const pm_app *app)
+{
+    return &app->master_opts;
+}
+
 const char *pmi_app_client_bind(const pm_app *app)
 {
     return app->client_bind;
@@ -137,6 +148,9 @@ APP_MODULE(requests)
 APP_MODULE(filters)
 APP_MODULE(handlers)
 APP_MODULE(connector)
+APP_MODULE(modules)
+APP_MODULE(master)
+APP_MODULE(monitor)
 #undef APP_MODULE
 
 /* ---- Options ----------------------------------------------------------- */
@@ -191,6 +205,70 @@ static void app_free_list(pm_app *app, const char *const *list, size_t count)
     pmi_free(&app->env, (void *)(uintptr_t)list);
 }
 
+/* Filled as far as it came when memory ends: what is there is freed. */
+static pm_err app_copy_admin(pm_app *app, const pm_master_opts *from)
+{
+    pm_master_opts *to = &app->master_opts;
+    pm_admin_token *tokens =
+        pmi_zalloc(&app->env, from->tokens_count * sizeof *tokens);
+    pm_admin_user *users =
+        pmi_zalloc(&app->env, from->users_count * sizeof *users);
+    pm_err err = tokens && users ? PM_OK : PM_ENOMEM;
+    to->tokens = tokens;
+    to->users = users;
+    to->tokens_count = tokens ? from->tokens_count : 0;
+    to->users_count = users ? from->users_count : 0;
+    for (size_t i = 0; i < to->tokens_count; i++) {
+        tokens[i].type = app_copy(app, from->tokens[i].type, &err);
+        tokens[i].token = app_copy(app, from->tokens[i].token, &err);
+        if (!from->tokens[i].type || !from->tokens[i].token)
+            err = PM_EINVAL;
+    }
+    for (size_t i = 0; i < to->users_count; i++) {
+        users[i].username = app_copy(app, from->users[i].username, &err);
+        users[i].password = app_copy(app, from->users[i].password, &err);
+        users[i].level = from->users[i].level;
+        if (!from->users[i].username || !from->users[i].password)
+            err = PM_EINVAL;
+    }
+    return err;
+}
+
+static pm_err app_copy_master(pm_app *app, const pm_master_opts *from)
+{
+    pm_master_opts *to = &app->master_opts;
+    pm_err err = PM_OK;
+    *to = *from;
+    to->tokens = NULL;
+    to->users = NULL;
+    to->reconnect_ms_max = app_or(to->reconnect_ms_max, 3000);
+    to->grace_ms = app_or(to->grace_ms, 1000);
+    to->request_ms = app_or(to->request_ms, 10000);
+    to->message_bytes = app_or(to->message_bytes, 1024 * 1024);
+    to->host = app_copy(app, from->host, &err);
+    to->token = app_copy(app, from->token, &err);
+    to->start = app_copy(app, from->start, &err);
+    return err ? err : app_copy_admin(app, from);
+}
+
+static void app_free_master(pm_app *app)
+{
+    pm_master_opts *opts = &app->master_opts;
+    for (size_t i = 0; opts->tokens && i < opts->tokens_count; i++) {
+        pmi_free(&app->env, (void *)(uintptr_t)opts->tokens[i].type);
+        pmi_free(&app->env, (void *)(uintptr_t)opts->tokens[i].token);
+    }
+    for (size_t i = 0; opts->users && i < opts->users_count; i++) {
+        pmi_free(&app->env, (void *)(uintptr_t)opts->users[i].username);
+        pmi_free(&app->env, (void *)(uintptr_t)opts->users[i].password);
+    }
+    pmi_free(&app->env, (void *)(uintptr_t)opts->tokens);
+    pmi_free(&app->env, (void *)(uintptr_t)opts->users);
+    pmi_free(&app->env, (void *)(uintptr_t)opts->host);
+    pmi_free(&app->env, (void *)(uintptr_t)opts->token);
+    pmi_free(&app->env, (void *)(uintptr_t)opts->start);
+}
+
 static pm_err app_copy_opts(pm_app *app, const pm_app_opts *opts)
 {
     pm_connector_opts *c = &app->connector_opts;
@@ -213,7 +291,7 @@ static pm_err app_copy_opts(pm_app *app, const pm_app_opts *opts)
     app->env_name = app_copy(app, opts->env ? opts->env : "development", &err);
     app->client_bind = app_copy(app, opts->client_bind, &err);
     app->rpc_bind = app_copy(app, opts->rpc_bind, &err);
-    return err;
+    return err ? err : app_copy_master(app, &opts->master);
 }
 
 static void app_free_opts(pm_app *app)
@@ -227,6 +305,7 @@ static void app_free_opts(pm_app *app)
     pmi_free(&app->env, app->env_name);
     pmi_free(&app->env, app->client_bind);
     pmi_free(&app->env, app->rpc_bind);
+    app_free_master(app);
 }
 
 /* ---- New and free ------------------------------------------------------ */
@@ -273,6 +352,12 @@ static pm_err app_make_modules(pm_app *app, const pm_app_opts *opts)
     if (err == PM_OK)
         err = pmi_connector_new(app, &app->connector);
     if (err == PM_OK)
+        err = pmi_modules_new(app, &app->modules);
+    if (err == PM_OK)
+        err = pmi_master_new(app, &app->master);
+    if (err == PM_OK)
+        err = pmi_monitor_new(app, &app->monitor);
+    if (err == PM_OK)
         pmi_sessions_serve(app);
     return err;
 }
@@ -304,6 +389,9 @@ static void app_release(pmi_task *grave)
     pm_app *app = PMI_OUTER(grave, pm_app, grave);
     pm_loop *loop = app->loop;
     pmi_env env = app->env;
+    pmi_monitor_free(app->monitor);
+    pmi_master_free(app->master);
+    pmi_modules_free(app->modules);
     pmi_connector_free(app->connector);
     pmi_handlers_free(app->handlers);
     pmi_filters_free(app->filters);
@@ -440,6 +528,11 @@ static void app_stop_components(pm_app *app)
 static void app_close(pm_app *app)
 {
     pmi_timer_clear(&app->drain);
+    if (app->monitor)
+        pmi_monitor_close(app->monitor);
+    if (app->master)
+        pmi_master_close(app->master);
+    pmi_modules_close(app->modules);
     pmi_router_close(app->router);
     pmi_rpc_close(app->rpc);
     pmi_requests_close(app->requests);
@@ -474,10 +567,15 @@ static pm_err app_start(pm_app *app)
         err = pmi_rpc_start(app->rpc);
     if (err == PM_OK)
         err = pmi_connector_start(app->connector);
+    if (err == PM_OK && app->master)
+        err = pmi_master_start(app->master);
     if (err == PM_OK) {
         app->state = PMI_APP_RUNNING;
         err = app_after_start(app);
     }
+    /* Announced only when it can serve. */
+    if (err == PM_OK && app->state == PMI_APP_RUNNING && app->monitor)
+        pmi_monitor_start(app->monitor);
     if (app->state == PMI_APP_FREED)
         return PM_ECLOSED;
     if (err) {
@@ -735,4 +833,22 @@ void pmi_app_server_up(pm_app *app, const pm_server *server)
 void pmi_app_server_down(pm_app *app, const pm_server *server)
 {
     APP_EMIT(app, server_down, server);
+}
+
+void pmi_app_all_started(pm_app *app)
+{
+    size_t i = 0;
+    bool freed = app->state == PMI_APP_FREED;
+    for (; i < app->listeners_count && freed == (app->state == PMI_APP_FREED);
+         i++)
+        if (app->listeners[i].events.all_started)
+            app->listeners[i].events.all_started(app, app->listeners[i].ctx);
+}
+
+void pmi_app_cron(pm_app *app, const struct cJSON *cron, bool added)
+{
+    if (added)
+        APP_EMIT(app, cron_added, cron);
+    else
+        APP_EMIT(app, cron_removed, cron);
 }

@@ -61,6 +61,34 @@ void pmi_admin_put(pmi_buf *out, const char *name, const char *text)
     pmi_json_add_string(out, pm_text(text));
 }
 
+bool pmi_admin_flag(const struct cJSON *object, const char *name)
+{
+    const cJSON *node = pmi_json_get(object, name);
+    const char *text = pmi_admin_text(object, name);
+    return cJSON_IsTrue(node) || (text && !strcmp(text, "true"));
+}
+
+bool pmi_admin_server(const struct cJSON *info, pm_server *out)
+{
+    const cJSON *cpu = pmi_json_get(info, "cpu");
+    memset(out, 0, sizeof *out);
+    out->id = pmi_admin_text(info, "id");
+    out->type = pmi_admin_text(info, "serverType");
+    out->host = pmi_admin_text(info, "host");
+    out->port = (uint16_t)pmi_admin_number(info, "port", UINT16_MAX);
+    out->client_port =
+        (uint16_t)pmi_admin_number(info, "clientPort", UINT16_MAX);
+    out->frontend = pmi_admin_flag(info, "frontend");
+    out->max_connections =
+        (uint32_t)pmi_admin_number(info, "max-connections", UINT32_MAX);
+    out->weight = (uint32_t)pmi_admin_number(info, "weight", UINT32_MAX);
+    out->args = pmi_admin_text(info, "args");
+    if (cpu)
+        out->cpu = (int)pmi_admin_number(info, "cpu", 4095) + 1;
+    return out->id && out->type && *out->id && *out->type &&
+           strlen(out->id) <= 255 && strlen(out->type) <= 255;
+}
+
 /* ---- Sending ----------------------------------------------------------- */
 
 static pm_err admin_say(pmi_admin_link *link, const pmi_mqtt_packet *packet)
@@ -262,6 +290,7 @@ static void admin_call_end(pm_admin_call *call)
 {
     pm_loop *loop = call->loop;
     pmi_list_remove(&call->in_link);
+    pmi_list_remove(&call->in_app);
     cJSON_Delete(call->tree);
     if (!call->app) {
         pmi_free(pmi_loop_env(loop), call);
@@ -275,7 +304,8 @@ void pmi_admin_calls_orphan(pmi_link *calls)
 {
     pmi_link *node;
     while ((node = pmi_list_take(calls))) {
-        pm_admin_call *call = PMI_OUTER(node, pm_admin_call, in_link);
+        pm_admin_call *call = PMI_OUTER(node, pm_admin_call, in_app);
+        pmi_list_remove(&call->in_link);
         call->app = NULL;
         call->link = NULL;
         pmi_loop_hold(call->loop);

@@ -101,7 +101,8 @@ struct pm_admin_call {
     pm_app *app; /* NULL: it has gone */
     pm_loop *loop;
     pmi_admin_link *link; /* NULL: it has gone, or there was none */
-    pmi_link in_link;     /* the link's, or the module table's */
+    pmi_link in_link;     /* the link's */
+    pmi_link in_app;      /* the module table's: for when the app goes */
     struct cJSON *tree;
     const struct cJSON *id, *body;
     int level; /* of the console's user; 0 for servers */
@@ -128,5 +129,10 @@ uint64_t pmi_admin_number(const struct cJSON *object, const char *name,
 /* Appends `"name":"text"`; with a comma in front unless `out` ends with a
  * bracket. */
 void pmi_admin_put(pmi_buf *out, const char *name, const char *text);
+/* "true", or true itself: so Pomelo's arguments say it. */
+bool pmi_admin_flag(const struct cJSON *object, const char *name);
+/* What a server says of itself, as an entry of the table; texts lie in `info`,
+ * raw is left NULL. False: no id, no type, or one that is too long. */
+bool pmi_admin_server(const struct cJSON *info, pm_server *out);
 
 #endif

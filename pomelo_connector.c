@@ -571,6 +571,20 @@ static uint32_t connector_room(const pmi_connector *connector)
     return table && table < max ? table : max;
 }
 
+pm_err pmi_connector_block(pmi_connector *connector, const char *block)
+{
+    pmi_cidr cidr, *all;
+    if (!pmi_cidr_parse(&cidr, block))
+        return PM_EINVAL;
+    all = pmi_resize_array(connector->env, connector->blocked,
+                           connector->blocked_count + 1, sizeof *all);
+    if (!all)
+        return PM_ENOMEM;
+    connector->blocked = all;
+    all[connector->blocked_count++] = cidr;
+    return PM_OK;
+}
+
 /* May this address come in? */
 static pm_close_reason connector_admit(pmi_connector *connector,
                                        const pmi_addr *peer)

@@ -19,7 +19,7 @@ struct pmi_modules {
     pm_app *app;
     const pmi_env *env;
     pmi_map by_id;
-    pmi_link calls; /* of timers: without a link */
+    pmi_link calls; /* not answered yet */
 };
 
 pm_err pmi_modules_new(pm_app *app, pmi_modules **out)
@@ -101,6 +101,15 @@ pm_err pm_app_admin_module(pm_app *app, const pm_admin_module *module,
     return pmi_module_add(app, &own, ctx);
 }
 
+static pm_admin_call *module_call(pmi_modules *modules, pmi_admin_link *link,
+                                  pmi_admin_msg *msg, const char *from)
+{
+    pm_admin_call *call = pmi_admin_call_new(modules->app, link, msg, from);
+    if (call)
+        pmi_list_add(&modules->calls, &call->in_app);
+    return call;
+}
+
 /* ---- Timers ------------------------------------------------------------ */
 
 static void module_tick(pmi_timer *timer)
@@ -112,10 +121,9 @@ static void module_tick(pmi_timer *timer)
                   (uint64_t)entry->is.interval_ms * 1000, module_tick);
     if (entry->disabled)
         return;
-    call = pmi_admin_call_new(entry->app, NULL, NULL, "");
+    call = module_call(modules, NULL, NULL, "");
     if (!call)
         return; /* the next one comes */
-    pmi_list_add(&modules->calls, &call->in_link);
     if (entry->is.push)
         entry->is.monitor(call, entry->ctx);
     else
@@ -161,7 +169,7 @@ bool pmi_module_ask(pm_app *app, pmi_admin_link *link, const char *from,
     pmi_modules *modules = pmi_app_modules(app);
     module_entry *entry = pmi_map_get(&modules->by_id, pm_text(msg->module));
     const char *module = msg->module, *method = "";
-    pm_admin_call *call = pmi_admin_call_new(app, link, msg, from);
+    pm_admin_call *call = module_call(pmi_app_modules(app), link, msg, from);
     module_cb *cb;
     if (!call)
         return true; /* who asks gives up by itself */
@@ -232,7 +240,7 @@ bool pmi_module_command(pm_app *app, pmi_admin_link *link, const char *from,
                         int level, pmi_admin_msg *msg)
 {
     const char *command = msg->command, *module = msg->module;
-    pm_admin_call *call = pmi_admin_call_new(app, link, msg, from);
+    pm_admin_call *call = module_call(pmi_app_modules(app), link, msg, from);
     if (!call)
         return true;
     if (level > 1) {

@@ -480,10 +480,17 @@ static pmi_peer *peer_new(pmi_peers *peers)
     return peer;
 }
 
+/* The port of a master is for its own protocol. */
+static bool peers_has_port(const pm_server *server)
+{
+    return server->port && strcmp(server->type, "master") != 0;
+}
+
 pm_err pmi_peer_dial(pmi_peers *peers, pmi_server *server)
 {
     pmi_peer *peer;
-    if (!server->pub.port || server->peer)
+    if (!peers_has_port(&server->pub) || server->peer ||
+        !strcmp(pm_app_server(peers->app)->type, "master"))
         return PM_OK; /* it opens no RPC port: it can not be called */
     peer = peer_new(peers);
     if (!peer)
@@ -592,7 +599,7 @@ pm_err pmi_peers_start(pmi_peers *peers)
     pm_err err;
     peers->closed = false;
     peers->incarnation = pmi_loop_random_u64(pm_app_loop(peers->app)) | 1;
-    if (!self->port)
+    if (!peers_has_port(self))
         return PM_OK;
     err = peers_check_open(peers);
     if (err)

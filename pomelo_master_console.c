@@ -1,0 +1,876 @@
+/* SPDX-License-Identifier: MIT */
+/* pomelo_master_console.c -- what consoles ask of the master: __console__,
+ * watchServer, nodeInfo, systemInfo.
+ *
+ * Three ways to an answer:
+ *   at once    the master knows, or only passes a word on
+ *   a round    every server is asked; the answer is the map of what they say
+ *   a job      something was set going; the answer comes when it is done, or
+ *              when its time is over
+ *
+ * The user's level comes from the connection (pm_admin_call.level), never from
+ * the message. Start at console_signals. */
+#include "pomelo_master_internal.h"
+
+#include <cjson/cJSON.h>
+#include <stdlib.h>
+
+#define CONSOLE_LOOK_MS 50   /* between two looks at a job */
+#define CONSOLE_JOB_MS 15000 /* its time */
+#define CONSOLE_IDS_MAX 4096
+
+static const pm_slice console_nothing = {NULL, 0};
+
+static bool console_may_change(pm_admin_call *call, pmi_master *master)
+{
+    if (call->level <= 1)
+        return true;
+    master->counts.refused_level++;
+    pmi_admin_answer_word(call, "Command permission denied");
+    return false;
+}
+
+static void console_answer(pm_admin_call *call, pmi_buf *body)
+{
+    if (body->failed)
+        pm_admin_fail(call, pm_strerror(PM_ENOMEM));
+    else
+        pmi_admin_answer(call, console_nothing, pmi_buf_slice(body));
+}
+
+static void console_ok(pm_admin_call *call)
+{
+    pmi_admin_answer(call, console_nothing, pm_text("{\"status\":\"ok\"}"));
+}
+
+/* ---- Rounds ------------------------------------------------------------ */
+
+typedef struct console_round {
+    pmi_master *master;
+    pm_admin_call *call;
+    pmi_buf out;
+    size_t waits, found;
+    bool whole; /* every server has been asked */
+} console_round;
+
+static void console_round_end(console_round *round)
+{
+    pmi_master *master = round->master;
+    pmi_buf_add_text(&round->out, "}}");
+    console_answer(round->call, &round->out);
+    pmi_buf_fini(&round->out);
+    pmi_free(pmi_loop_env(pmi_master_loop(master)), round);
+}
+
+static console_round *console_round_new(pmi_master *master, pm_admin_call *call)
+{
+    const pmi_env *env = pmi_loop_env(pmi_master_loop(master));
+    console_round *round = pmi_zalloc(env, sizeof *round);
+    if (!round) {
+        pm_admin_fail(call, pm_strerror(PM_ENOMEM));
+        return NULL;
+    }
+    round->master = master;
+    round->call = call;
+    pmi_buf_init(&round->out, env, SIZE_MAX);
+    pmi_buf_add_text(&round->out, "{\"msg\":{");
+    return round;
+}
+
+static void console_round_put(console_round *round, const char *id,
+                              pm_slice body)
+{
+    if (round->found++)
+        pmi_buf_add_byte(&round->out, ',');
+    pmi_json_add_string(&round->out, pm_text(id));
+    pmi_buf_add_byte(&round->out, ':');
+    pmi_buf_add(&round->out, body.data, body.len);
+}
+
+/* {"serverId":..,"body":{..}} in the place of the error: so Pomelo's servers
+ * answer. */
+static void console_round_heard(const pm_admin_result *result, void *ctx)
+{
+    console_round *round = ctx;
+    const char *id = pmi_admin_text(result->error, "serverId");
+    const cJSON *body = pmi_json_get(result->error, "body");
+    pmi_buf text;
+    if (id && body) {
+        pmi_buf_init(&text, round->out.env, SIZE_MAX);
+        if (pmi_json_print(body, PMI_JSON_DEPTH_MAX, &text) == PM_OK)
+            console_round_put(round, id, pmi_buf_slice(&text));
+        pmi_buf_fini(&text);
+    }
+    if (--round->waits == 0 && round->whole)
+        console_round_end(round);
+}
+
+/* Asks every server, and answers for the master itself. */
+static void console_gather(pmi_master *master, pm_admin_call *call,
+                           const char *module, const char *question,
+                           pm_slice body)
+{
+    console_round *round = console_round_new(master, call);
+    pmi_map_walk walk;
+    pmi_buf own;
+    if (!round)
+        return;
+    pmi_buf_init(&own, round->out.env, SIZE_MAX);
+    if (strcmp(question, "connections") != 0 &&
+        strcmp(question, "channels") != 0 &&
+        pmi_facts_tell(&master->facts, question, "", &own) && !own.failed)
+        console_round_put(round, pm_app_server(master->app)->id,
+                          pmi_buf_slice(&own));
+    pmi_buf_fini(&own);
+    walk = pmi_map_begin(&master->servers);
+    while (pmi_map_next(&walk))
+        if (pmi_master_ask(walk.value, module, body, console_round_heard,
+                           round) == PM_OK)
+            round->waits++;
+    round->whole = true;
+    if (!round->waits)
+        console_round_end(round);
+}
+
+static void console_list(pmi_master *master, pm_admin_call *call)
+{
+    console_gather(master, call, "__console__", "list",
+                   pm_text("{\"signal\":\"list\"}"));
+}
+
+/* ---- Jobs -------------------------------------------------------------- */
+
+typedef struct console_job console_job;
+/* Is it so now? late: the last look. */
+typedef bool console_look(console_job *job, bool late);
+
+/* A server that a job waits for. */
+typedef struct console_target {
+    char *id;              /* owned */
+    uint64_t registration; /* the one that is to end */
+} console_target;
+
+struct console_job {
+    pmi_link in_jobs;
+    pmi_master *master;
+    pm_admin_call *call;
+    pmi_timer timer;
+    uint64_t until_us;
+    console_look *look;
+    console_target *targets; /* owned */
+    size_t count;
+};
+
+static void console_job_free(console_job *job)
+{
+    const pmi_env *env = job->master->env;
+    pmi_list_remove(&job->in_jobs);
+    pmi_timer_clear(&job->timer);
+    for (size_t i = 0; i < job->count; i++)
+        pmi_free(env, job->targets[i].id);
+    pmi_free(env, job->targets);
+    pmi_free(env, job);
+}
+
+static void console_job_look(pmi_timer *timer)
+{
+    console_job *job = PMI_OUTER(timer, console_job, timer);
+    pm_loop *loop = pmi_master_loop(job->master);
+    bool late = pmi_loop_now_us(loop) >= job->until_us;
+    if (job->look(job, late) || late) {
+        console_job_free(job);
+        return;
+    }
+    pmi_timer_set(loop, timer, CONSOLE_LOOK_MS * 1000, console_job_look);
+}
+
+static console_job *console_job_new(pmi_master *master, pm_admin_call *call,
+                                    console_look *look)
+{
+    console_job *job = pmi_zalloc(master->env, sizeof *job);
+    if (!job) {
+        pm_admin_fail(call, pm_strerror(PM_ENOMEM));
+        return NULL;
+    }
+    job->master = master;
+    job->call = call;
+    job->look = look;
+    pmi_list_add(&master->jobs, &job->in_jobs);
+    job->until_us = pmi_loop_now_us(pmi_master_loop(master)) +
+                    UINT64_C(1000) * CONSOLE_JOB_MS;
+    return job;
+}
+
+static bool console_job_add(console_job *job, pmi_master_server *server)
+{
+    console_target *at;
+    if (job->count >= CONSOLE_IDS_MAX)
+        return false;
+    at = pmi_resize_array(job->master->env, job->targets, job->count + 1,
+                          sizeof *at);
+    if (!at)
+        return false;
+    job->targets = at;
+    at += job->count;
+    memset(at, 0, sizeof *at);
+    at->id = pmi_strdup(job->master->env, server->id);
+    at->registration = server->registration;
+    if (!at->id)
+        return false;
+    job->count++;
+    return true;
+}
+
+static void console_job_go(console_job *job)
+{
+    pmi_timer_set(pmi_master_loop(job->master), &job->timer, 0,
+                  console_job_look);
+}
+
+void pmi_master_console_close(pmi_master *master)
+{
+    while (!pmi_list_empty(&master->jobs)) {
+        console_job *job = PMI_OUTER(master->jobs.next, console_job, in_jobs);
+        pm_admin_fail(job->call, pm_strerror(PM_ECLOSED));
+        console_job_free(job);
+    }
+}
+
+/* The master's own end. */
+static void console_stop_self(pmi_master *master, bool at_once)
+{
+    const pm_master_opts *opts = master->opts;
+    if (opts->stop)
+        opts->stop(master->app, at_once, opts->ctx);
+    else
+        pm_app_stop(master->app, at_once ? 0 : 3000, NULL, NULL);
+}
+
+/* ---- stop -------------------------------------------------------------- */
+
+static bool console_all_gone(const console_job *job)
+{
+    for (size_t i = 0; i < job->count; i++) {
+        const pmi_master_server *server =
+            pmi_master_find(job->master, job->targets[i].id);
+        if (server && server->link &&
+            server->registration == job->targets[i].registration)
+            return false;
+    }
+    return true;
+}
+
+/* All servers have gone: now the master. */
+static bool console_stopped(console_job *job, bool late)
+{
+    pmi_master *master = job->master;
+    if (!late && !console_all_gone(job))
+        return false;
+    pmi_admin_answer(job->call, console_nothing,
+                     pm_text("{\"status\":\"all\"}"));
+    console_stop_self(master, false);
+    return true;
+}
+
+static void console_stop_one(pmi_master_server *server)
+{
+    server->stopped = true;
+    server->restarting = false;
+    pmi_timer_clear(&server->respawn);
+    pmi_master_ask(server, "__console__", pm_text("{\"signal\":\"stop\"}"),
+                   NULL, NULL);
+}
+
+static void console_stop_all(pmi_master *master, pm_admin_call *call)
+{
+    console_job *job = console_job_new(master, call, console_stopped);
+    pmi_map_walk walk = pmi_map_begin(&master->servers);
+    while (pmi_map_next(&walk)) {
+        pmi_master_server *server = walk.value;
+        if (job && server->link)
+            console_job_add(job, server);
+        console_stop_one(server);
+    }
+    if (job)
+        console_job_go(job);
+}
+
+static void console_stop(pmi_master *master, pm_admin_call *call)
+{
+    const cJSON *ids = pmi_json_get(call->body, "ids"), *id;
+    const char *self = pm_app_server(master->app)->id;
+    bool unknown = false, own = false;
+    if (!cJSON_IsArray(ids) || !ids->child) {
+        console_stop_all(master, call);
+        return;
+    }
+    for (id = ids->child; id; id = id->next) {
+        const char *text = cJSON_IsString(id) ? id->valuestring : "";
+        pmi_master_server *server = pmi_master_find(master, text);
+        if (server)
+            console_stop_one(server);
+        else if (!strcmp(text, self))
+            own = true;
+        else
+            unknown = true;
+    }
+    pmi_admin_answer(call,
+                     unknown ? pm_text("\"Cannot find the server to stop.\"")
+                             : console_nothing,
+                     pm_text("{\"status\":\"part\"}"));
+    if (own)
+        console_stop_self(master, false);
+}
+
+/* ---- kill -------------------------------------------------------------- */
+
+/* Who is still linked when time is over is terminated by the host. */
+static bool console_killed(console_job *job, bool late)
+{
+    pmi_master *master = job->master;
+    pmi_buf body;
+    size_t left = 0;
+    if (!late && !console_all_gone(job))
+        return false;
+    pmi_buf_init(&body, master->env, SIZE_MAX);
+    pmi_buf_add_text(&body, "{\"code\":\"remained\",\"serverIds\":[");
+    for (size_t i = 0; i < job->count; i++) {
+        pmi_master_server *server = pmi_master_find(master, job->targets[i].id);
+        if (!server || !server->link ||
+            server->registration != job->targets[i].registration ||
+            pmi_master_terminate(server))
+            continue;
+        if (left++)
+            pmi_buf_add_byte(&body, ',');
+        pmi_json_add_string(&body, pm_text(server->id));
+    }
+    pmi_buf_add_text(&body, "]}");
+    if (left)
+        console_answer(job->call, &body);
+    else
+        pmi_admin_answer(job->call, console_nothing,
+                         pm_text("{\"code\":\"ok\"}"));
+    pmi_buf_fini(&body);
+    console_stop_self(master, true);
+    return true;
+}
+
+static void console_ignore(const pm_admin_result *result, void *ctx)
+{
+    (void)result;
+    (void)ctx;
+}
+
+static void console_kill(pmi_master *master, pm_admin_call *call)
+{
+    console_job *job = console_job_new(master, call, console_killed);
+    pmi_map_walk walk;
+    if (!job)
+        return;
+    job->until_us -= UINT64_C(1000) * (CONSOLE_JOB_MS - 5000);
+    walk = pmi_map_begin(&master->servers);
+    while (pmi_map_next(&walk)) {
+        pmi_master_server *server = walk.value;
+        server->stopped = true;
+        server->restarting = false;
+        pmi_timer_clear(&server->respawn);
+        if (!server->link)
+            continue;
+        console_job_add(job, server);
+        pmi_master_ask(server, "__console__", pm_text("{\"signal\":\"kill\"}"),
+                       console_ignore, NULL);
+    }
+    console_job_go(job);
+}
+
+/* ---- restart ----------------------------------------------------------- */
+
+static bool console_target_back(console_job *job, console_target *target)
+{
+    const pmi_master_server *server = pmi_master_find(job->master, target->id);
+    return server && server->link &&
+           server->registration != target->registration;
+}
+
+/* The list of those that have not come back. */
+static bool console_restarted(console_job *job, bool late)
+{
+    pmi_buf failed;
+    size_t count = 0;
+    for (size_t i = 0; i < job->count && !late; i++)
+        if (!console_target_back(job, &job->targets[i]))
+            return false;
+    pmi_buf_init(&failed, job->master->env, SIZE_MAX);
+    pmi_buf_add_byte(&failed, '[');
+    for (size_t i = 0; i < job->count; i++) {
+        if (console_target_back(job, &job->targets[i]))
+            continue;
+        if (count++)
+            pmi_buf_add_byte(&failed, ',');
+        pmi_json_add_string(&failed, pm_text(job->targets[i].id));
+    }
+    pmi_buf_add_byte(&failed, ']');
+    if (count == job->count)
+        pmi_admin_answer(job->call, pm_text("\"all servers start failed.\""),
+                         failed.failed ? console_nothing
+                                       : pmi_buf_slice(&failed));
+    else
+        console_answer(job->call, &failed);
+    pmi_buf_fini(&failed);
+    return true;
+}
+
+static bool console_chosen(const pmi_master_server *server, const cJSON *ids,
+                           const char *type)
+{
+    const cJSON *id = cJSON_IsArray(ids) ? ids->child : NULL;
+    if (!id)
+        return !type || !*type || !strcmp(server->type, type);
+    for (; id; id = id->next)
+        if (cJSON_IsString(id) && !strcmp(id->valuestring, server->id))
+            return true;
+    return false;
+}
+
+static void console_restart_one(console_job *job, pmi_master_server *server)
+{
+    if (!console_job_add(job, server))
+        return;
+    server->restarting = true;
+    server->stopped = false;
+    server->tries = 0;
+    if (!server->link)
+        pmi_master_lost(server); /* it is not there: just start it */
+    else
+        pmi_master_ask(server, "__console__",
+                       pm_text("{\"signal\":\"restart\"}"), console_ignore,
+                       NULL);
+}
+
+static void console_restart(pmi_master *master, pm_admin_call *call)
+{
+    const cJSON *ids = pmi_json_get(call->body, "ids");
+    const char *type = pmi_admin_text(call->body, "type");
+    console_job *job;
+    pmi_map_walk walk;
+    if (!master->opts->spawn) {
+        pmi_admin_answer_word(call, "this master can not start servers");
+        return;
+    }
+    job = console_job_new(master, call, console_restarted);
+    if (!job)
+        return;
+    walk = pmi_map_begin(&master->servers);
+    while (pmi_map_next(&walk))
+        if (console_chosen(walk.value, ids, type))
+            console_restart_one(job, walk.value);
+    if (job->count) {
+        console_job_go(job);
+        return;
+    }
+    pmi_admin_answer_word(call, "restart servers with unknown server type: %s",
+                          type ? type : "");
+    console_job_free(job);
+}
+
+/* ---- add --------------------------------------------------------------- */
+
+static bool console_digits(const char *text)
+{
+    size_t n = 0;
+    while (text[n] >= '0' && text[n] <= '9')
+        n++;
+    return n > 0 && n < 10 && !text[n];
+}
+
+/* ["k=v", ..] to `"k":"v",..`; numbers as numbers. False: not of that form. */
+static bool console_pairs(const cJSON *args, bool numbers, pmi_buf *out)
+{
+    const cJSON *arg = cJSON_IsArray(args) ? args->child : NULL;
+    size_t count = 0;
+    for (; arg; arg = arg->next) {
+        const char *text = cJSON_IsString(arg) ? arg->valuestring : "";
+        const char *equal = strchr(text, '=');
+        if (!equal || equal == text || ++count > 100)
+            return false;
+        if (count > 1)
+            pmi_buf_add_byte(out, ',');
+        pmi_json_add_string(out, pm_bytes(text, (size_t)(equal - text)));
+        pmi_buf_add_byte(out, ':');
+        if (numbers && console_digits(equal + 1))
+            pmi_buf_add_format(out, "%lu", strtoul(equal + 1, NULL, 10));
+        else
+            pmi_json_add_string(out, pm_text(equal + 1));
+    }
+    return count > 0 && !out->failed;
+}
+
+/* The value of one "k=v"; NULL when it is not there. */
+static const char *console_value(const cJSON *args, const char *name)
+{
+    const cJSON *arg = cJSON_IsArray(args) ? args->child : NULL;
+    size_t len = strlen(name);
+    for (; arg; arg = arg->next)
+        if (cJSON_IsString(arg) && !strncmp(arg->valuestring, name, len) &&
+            arg->valuestring[len] == '=')
+            return arg->valuestring + len + 1;
+    return NULL;
+}
+
+/* The words of `args` as a servers.json with one entry. */
+static pm_err console_add_parse(pmi_master *master, const cJSON *args,
+                                pm_config **out)
+{
+    const char *type = console_value(args, "serverType");
+    char why[256] = "";
+    pmi_buf text;
+    pm_err err = PM_ECONFIG;
+    if (!type || !*type)
+        return PM_ECONFIG;
+    pmi_buf_init(&text, master->env, SIZE_MAX);
+    pmi_buf_add_byte(&text, '{');
+    pmi_json_add_string(&text, pm_text(type));
+    pmi_buf_add_text(&text, ":[{");
+    if (console_pairs(args, true, &text)) {
+        pmi_buf_add_text(&text, "}]}");
+        pmi_buf_add_byte(&text, 0);
+        err = text.failed
+                  ? PM_ENOMEM
+                  : pm_config_parse(out, (const char *)text.data,
+                                    pm_app_env(master->app), why, sizeof why);
+    }
+    pmi_buf_fini(&text);
+    if (err)
+        PMI_LOG(master->env, PM_LOG_WARN, "master", "add: %s",
+                why[0] ? why : "no serverType, or not KEY=VALUE");
+    return err;
+}
+
+/* Does somebody that we know listen there already? */
+static bool console_port_taken(const pmi_master *master, const pm_server *entry)
+{
+    const char *host = entry->host ? entry->host : "127.0.0.1";
+    size_t count = pm_server_count(master->app, NULL);
+    for (size_t i = 0; i < count; i++) {
+        const pm_server *other = pm_server_at(master->app, NULL, i);
+        if (strcmp(other->host, host) != 0)
+            continue;
+        if ((entry->port && (entry->port == other->port ||
+                             entry->port == other->client_port)) ||
+            (entry->client_port && (entry->client_port == other->port ||
+                                    entry->client_port == other->client_port)))
+            return true;
+    }
+    return false;
+}
+
+static bool console_add_one(pmi_master *master, const pm_server *entry)
+{
+    pmi_master_server *server;
+    if (pm_server_add(master->app, entry))
+        return false;
+    server = pmi_master_know(master, entry);
+    if (!server) {
+        pm_server_remove(master->app, entry->id);
+        return false;
+    }
+    server->configured = true;
+    return pmi_master_spawn(server) == PM_OK;
+}
+
+static void console_add_all(pmi_master *master, pm_admin_call *call,
+                            const pm_server *entries, size_t count)
+{
+    pmi_buf failed;
+    size_t bad = 0;
+    pmi_buf_init(&failed, master->env, SIZE_MAX);
+    pmi_buf_add_byte(&failed, '[');
+    for (size_t i = 0; i < count; i++) {
+        if (console_add_one(master, &entries[i]))
+            continue;
+        if (bad++)
+            pmi_buf_add_byte(&failed, ',');
+        pmi_json_add_string(&failed, pm_text(entries[i].id));
+    }
+    pmi_buf_add_byte(&failed, ']');
+    if (!bad)
+        console_ok(call);
+    else
+        pmi_admin_answer(call, pm_text("\"servers could not be started.\""),
+                         failed.failed ? console_nothing
+                                       : pmi_buf_slice(&failed));
+    pmi_buf_fini(&failed);
+}
+
+static void console_add(pmi_master *master, pm_admin_call *call)
+{
+    const cJSON *args = pmi_json_get(call->body, "args");
+    const pm_server *entries;
+    pm_config *config = NULL;
+    size_t count = 0;
+    bool taken = false;
+    if (!master->opts->spawn) {
+        pmi_admin_answer_word(call, "this master can not start servers");
+        return;
+    }
+    if (console_add_parse(master, args, &config)) {
+        pmi_admin_answer_word(call, "Error server parameters format.");
+        return;
+    }
+    entries = pm_config_servers(config, &count);
+    for (size_t i = 0; i < count; i++)
+        taken |= console_port_taken(master, &entries[i]) ||
+                 pm_server_find(master->app, entries[i].id);
+    if (taken || !count)
+        pmi_admin_answer_word(
+            call, "Port occupied already, check your server to add.");
+    else
+        console_add_all(master, call, entries, count);
+    pm_config_free(config);
+}
+
+/* ---- Words that are passed on ------------------------------------------ */
+
+static void console_cron(pmi_master *master, pm_admin_call *call)
+{
+    const cJSON *args = pmi_json_get(call->body, "args");
+    const char *signal = pmi_admin_text(call->body, "signal");
+    const char *id = console_value(args, "serverId");
+    const char *type = console_value(args, "serverType");
+    pmi_map_walk walk;
+    pmi_buf body;
+    size_t told = 0;
+    pmi_buf_init(&body, master->env, SIZE_MAX);
+    pmi_buf_add_byte(&body, '{');
+    pmi_admin_put(&body, "signal", signal);
+    pmi_buf_add_text(&body, ",\"cron\":{");
+    if ((!id && !type) || !console_pairs(args, false, &body)) {
+        pmi_buf_fini(&body);
+        pmi_admin_answer_word(call, "Error cron parameters format.");
+        return;
+    }
+    pmi_buf_add_text(&body, "}}");
+    walk = pmi_map_begin(&master->servers);
+    while (!body.failed && pmi_map_next(&walk)) {
+        pmi_master_server *server = walk.value;
+        if (id ? !strcmp(server->id, id) : !strcmp(server->type, type))
+            told += pmi_master_ask(server, "__console__", pmi_buf_slice(&body),
+                                   NULL, NULL) == PM_OK;
+    }
+    pmi_map_end(&walk);
+    pmi_buf_fini(&body);
+    if (told)
+        console_ok(call);
+    else
+        pmi_admin_answer_word(call, "no such server is there");
+}
+
+static void console_blacklist(pmi_master *master, pm_admin_call *call)
+{
+    const cJSON *args = pmi_json_get(call->body, "args");
+    pmi_buf body;
+    pmi_buf_init(&body, master->env, SIZE_MAX);
+    pmi_buf_add_text(&body, "{\"signal\":\"blacklist\",\"blacklist\":");
+    if (!cJSON_IsArray(args) ||
+        pmi_json_print(args, PMI_JSON_DEPTH_MAX, &body)) {
+        pmi_buf_fini(&body);
+        pmi_admin_answer_word(call, "Error blacklist parameters format.");
+        return;
+    }
+    pmi_buf_add_byte(&body, '}');
+    if (!body.failed)
+        pmi_master_notify_all(master, "__console__", pmi_buf_slice(&body));
+    pmi_buf_fini(&body);
+    console_ok(call);
+}
+
+/* ---- __console__ ------------------------------------------------------- */
+
+static const struct console_signal {
+    const char *name;
+    void (*serve)(pmi_master *master, pm_admin_call *call);
+    bool changes; /* for users of level 1 */
+} console_signals[] = {
+    {"list", console_list, false},      {"stop", console_stop, true},
+    {"kill", console_kill, true},       {"add", console_add, true},
+    {"restart", console_restart, true}, {"addCron", console_cron, true},
+    {"removeCron", console_cron, true}, {"blacklist", console_blacklist, true},
+};
+
+static void console_client(pm_admin_call *call, void *ctx)
+{
+    pmi_master *master = ctx;
+    const char *signal = pmi_admin_text(call->body, "signal");
+    for (size_t i = 0; signal && i < PMI_COUNT(console_signals); i++) {
+        if (strcmp(console_signals[i].name, signal) != 0)
+            continue;
+        if (!console_signals[i].changes || console_may_change(call, master))
+            console_signals[i].serve(master, call);
+        return;
+    }
+    pm_admin_fail(call, "The command cannot be recognized, please check.");
+}
+
+/* ---- watchServer ------------------------------------------------------- */
+
+/* A server's answer, handed on to the console. */
+static void console_passed(const pm_admin_result *result, void *ctx)
+{
+    pm_admin_call *call = ctx;
+    const cJSON *gathered = pmi_json_get(result->error, "body");
+    pmi_buf error, body;
+    pm_err err = PM_OK;
+    if (result->err && result->err != PM_EREMOTE) {
+        pm_admin_fail(call, result->detail);
+        return;
+    }
+    pmi_buf_init(&error, pmi_loop_env(call->loop), SIZE_MAX);
+    pmi_buf_init(&body, pmi_loop_env(call->loop), SIZE_MAX);
+    if (gathered) /* the place of the error holds an answer */
+        err = pmi_json_print(gathered, PMI_JSON_DEPTH_MAX, &body);
+    else if (result->error)
+        err = pmi_json_print(result->error, PMI_JSON_DEPTH_MAX, &error);
+    if (err == PM_OK && !gathered && result->body)
+        err = pmi_json_print(result->body, PMI_JSON_DEPTH_MAX, &body);
+    if (err)
+        pm_admin_fail(call, pm_strerror(err));
+    else
+        pmi_admin_answer(call, pmi_buf_slice(&error), pmi_buf_slice(&body));
+    pmi_buf_fini(&error);
+    pmi_buf_fini(&body);
+}
+
+/* The question as servers get it: without what was the console's. */
+static void console_question(const cJSON *asked, pmi_buf *out)
+{
+    static const char *const names[] = {"comd", "param", "context"};
+    size_t count = 0;
+    pmi_buf_add_byte(out, '{');
+    for (size_t i = 0; i < PMI_COUNT(names); i++) {
+        const cJSON *member = pmi_json_get(asked, names[i]);
+        if (!member)
+            continue;
+        if (count++)
+            pmi_buf_add_byte(out, ',');
+        pmi_json_add_string(out, pm_text(names[i]));
+        pmi_buf_add_byte(out, ':');
+        if (pmi_json_print(member, PMI_JSON_DEPTH_MAX, out))
+            out->failed = true;
+    }
+    pmi_buf_add_byte(out, '}');
+}
+
+static void console_watch_one(pmi_master *master, pm_admin_call *call,
+                              const char *id, pm_slice question)
+{
+    pmi_master_server *server = pmi_master_find(master, id);
+    pm_err err;
+    if (!server) {
+        pmi_admin_answer_word(call, "no such server: %s", id);
+        return;
+    }
+    err = pmi_master_ask(server, "watchServer", question, console_passed, call);
+    if (err)
+        pm_admin_fail(call, pm_strerror(err));
+}
+
+static void console_own(pmi_master *master, pm_admin_call *call,
+                        const char *comd, bool wrapped)
+{
+    pmi_buf body;
+    pmi_buf_init(&body, master->env, SIZE_MAX);
+    if (wrapped)
+        pmi_buf_add_text(&body, "{\"msg\":");
+    if (!pmi_facts_tell(&master->facts, comd, "", &body)) {
+        pmi_buf_fini(&body);
+        pmi_admin_answer_word(call, "unknown comd: %s", comd);
+        return;
+    }
+    if (wrapped)
+        pmi_buf_add_byte(&body, '}');
+    console_answer(call, &body);
+    pmi_buf_fini(&body);
+}
+
+static void console_watch(pm_admin_call *call, void *ctx)
+{
+    static const char *const changes[] = {"set", "enable", "disable", "run"};
+    pmi_master *master = ctx;
+    const char *comd = pmi_admin_text(call->body, "comd");
+    const char *context = pmi_admin_text(call->body, "context");
+    pmi_buf question;
+    comd = comd ? comd : "";
+    context = context ? context : "all";
+    for (size_t i = 0; i < PMI_COUNT(changes); i++)
+        if (!strcmp(comd, changes[i]) && !console_may_change(call, master))
+            return;
+    if (!strcmp(comd, "run")) {
+        pmi_admin_answer_word(call, "run is not supported");
+        return;
+    }
+    pmi_buf_init(&question, master->env, SIZE_MAX);
+    console_question(call->body, &question);
+    if (question.failed)
+        pm_admin_fail(call, pm_strerror(PM_ENOMEM));
+    else if (!strcmp(context, pm_app_server(master->app)->id))
+        console_own(master, call, comd, false);
+    else if (strcmp(context, "all") != 0)
+        console_watch_one(master, call, context, pmi_buf_slice(&question));
+    else if (pmi_facts_is_gathered(comd))
+        console_gather(master, call, "watchServer", comd,
+                       pmi_buf_slice(&question));
+    else
+        console_own(master, call, comd, true);
+    pmi_buf_fini(&question);
+}
+
+/* ---- nodeInfo, systemInfo ---------------------------------------------- */
+
+static void console_info(pmi_master *master, pm_admin_call *call,
+                         const char *comd)
+{
+    char question[64];
+    pmi_format(question, sizeof question,
+               "{\"comd\":\"%s\",\"context\":\"all\"}", comd);
+    console_gather(master, call, "watchServer", comd, pm_text(question));
+}
+
+static void console_node(pm_admin_call *call, void *ctx)
+{
+    console_info(ctx, call, "nodeInfo");
+}
+
+static void console_system(pm_admin_call *call, void *ctx)
+{
+    console_info(ctx, call, "systemInfo");
+}
+
+/* What a Node server sends of itself is not kept: who wants it, asks. */
+static void console_told(pm_admin_call *call, void *ctx)
+{
+    (void)ctx;
+    pmi_admin_answer(call, console_nothing, console_nothing);
+}
+
+pm_err pmi_master_console_new(pmi_master *master)
+{
+    const struct {
+        const char *id;
+        void (*client)(pm_admin_call *call, void *ctx);
+    } own[] = {{"watchServer", console_watch},
+               {"__console__", console_client},
+               {"nodeInfo", console_node},
+               {"systemInfo", console_system}};
+    for (size_t i = 0; i < PMI_COUNT(own); i++) {
+        pm_admin_module module = pm_admin_module_default();
+        pm_err err;
+        module.id = own[i].id;
+        module.client = own[i].client;
+        module.master = console_told;
+        module.level = PMI_LEVEL_ANY;
+        err = pmi_module_add(master->app, &module, master);
+        if (err)
+            return err;
+    }
+    return PM_OK;
+}
