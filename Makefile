@@ -9,6 +9,7 @@ LDFLAGS ?=
 PREFIX ?= /usr/local
 LIBDIR ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
+BINDIR ?= $(PREFIX)/bin
 DESTDIR ?=
 # Where everything is built. Another compiler or another set of flags wants
 # its own folder: make BUILD=build/clang CC=clang.
@@ -296,8 +297,10 @@ amalgamate:
 	@tools/amalgamate.sh dist $(SRCS)
 	@echo "dist/pomelo.c and dist/pomelo.h: compile them with your program and link $(DEPS_LIBS)"
 
-install: all
-	install -d $(DESTDIR)$(INCLUDEDIR) $(DESTDIR)$(LIBDIR)/pkgconfig
+install: all $(BUILD)/tools/pomelo
+	install -d $(DESTDIR)$(INCLUDEDIR) $(DESTDIR)$(LIBDIR)/pkgconfig \
+		$(DESTDIR)$(BINDIR)
+	install -m 755 $(BUILD)/tools/pomelo $(DESTDIR)$(BINDIR)/pomelo
 	install -m 644 pomelo.h $(DESTDIR)$(INCLUDEDIR)/pomelo.h
 	install -m 644 $(LIB) $(DESTDIR)$(LIBDIR)/libpomelo.a
 	install -m 755 $(SO) $(DESTDIR)$(LIBDIR)/libpomelo.so.$(VERSION)
@@ -307,7 +310,7 @@ install: all
 	install -m 644 $(BUILD)/pomelo.pc $(DESTDIR)$(LIBDIR)/pkgconfig/pomelo.pc
 
 uninstall:
-	rm -f $(DESTDIR)$(INCLUDEDIR)/pomelo.h $(DESTDIR)$(LIBDIR)/libpomelo.a \
+	rm -f $(DESTDIR)$(BINDIR)/pomelo $(DESTDIR)$(INCLUDEDIR)/pomelo.h $(DESTDIR)$(LIBDIR)/libpomelo.a \
 		$(DESTDIR)$(LIBDIR)/libpomelo.so \
 		$(DESTDIR)$(LIBDIR)/libpomelo.so.$(SOVERSION) \
 		$(DESTDIR)$(LIBDIR)/libpomelo.so.$(VERSION) \

@@ -126,7 +126,7 @@ static void master_ended(const char *id, bool frontend, void *ctx)
     }
     for (size_t i = 0; i < run->count; i++)
         if (!strcmp(pm_app_server(run->apps[i])->type, "master"))
-            PMI_LOG(run->env, PM_LOG_INFO, "run", "%s is gone", id);
+            pm_master_exited(run->apps[i], id);
 }
 
 pm_err pmi_run_master_begin(pmi_run *run)

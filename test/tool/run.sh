@@ -1,0 +1,260 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# run.sh -- the `pomelo` command as somebody uses it who has just installed the
+# library: init, make, start, list, kill -9, add, restart, stop. Installs into
+# a folder of its own, uses free ports of the loopback, and ends only what it
+# has started. One line a test; the last one is "N passed, N failed".
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+. tools/tally.sh
+BUILD=${BUILD:-build}
+MAKE=${MAKE:-make}
+CC=${CC:-cc}
+tree=$PWD
+unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES POMELO_CFLAGS POMELO_LIBS NO_COLOR
+work=$(mktemp -d) || exit 1
+prefix=$work/prefix
+project=$work/Hello
+PIDS= # every process of the cluster that was ever listed
+
+# Only processes that we know by number, and that run our own binary.
+finish() {
+    for p in $PIDS; do
+        case $(readlink "/proc/$p/exe") in "$work"/*) kill -9 "$p" ;; esac
+    done 2>/dev/null
+    rm -rf "$work"
+}
+trap finish EXIT
+trap 'exit 1' INT TERM
+
+now_ms() { date +%s%3N; }
+
+# wait_for SECONDS COMMAND...: until it says yes
+wait_for() {
+    local end=$(($(now_ms) + $1 * 1000))
+    shift
+    while ! "$@" >/dev/null 2>&1; do
+        [ "$(now_ms)" -lt "$end" ] || return 1
+        sleep 0.05
+    done
+}
+
+listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+# Ports of the project, counted from its base.
+OFFSETS='1 5 14 50 51 150 151 250 260 270 271'
+free_base() {
+    local base=$((12000 + $$ % 60 * 300)) i offset
+    for i in $(seq 60); do
+        for offset in $OFFSETS; do
+            ! listens $((base + offset)) || continue 2
+            :
+        done
+        echo "$base"
+        return
+    done
+}
+
+# ---- Questions about the cluster ------------------------------------------
+
+list() { pomelo list --json 2>/dev/null; }
+# One server of the list as a line of JSON; fails when it is not there.
+server() { list | grep -o "{[^{}]*\"serverId\":\"$1\"[^{}]*}"; }
+pid_of() { server "$1" | sed -n 's/.*"pid":\([0-9]*\).*/\1/p'; }
+count() { list | grep -o '"serverId"' | wc -l; }
+has_count() { [ "$(count)" -eq "$1" ]; }
+remember() {
+    PIDS="$PIDS $(list | grep -o '"pid":[0-9]*' | tr -dc '0-9\n' | tr '\n' ' ')"
+}
+gone() { ! kill -0 "$1" 2>/dev/null; }
+all_gone() { local p; for p in $PIDS; do gone "$p" || return 1; done; }
+no_port() { local o; for o in $OFFSETS; do ! listens $((base + o)) || return 1; done; }
+is_new() { local p; p=$(pid_of "$1"); [ -n "$p" ] && [ "$p" != "$2" ]; }
+says() { [ "$("${@:2}" >/dev/null 2>&1; echo $?)" -eq "$1" ]; }
+talk() { "$work/talk" $((base + 14)) "$@"; }
+
+# ---- The project -----------------------------------------------------------
+
+"$MAKE" -s BUILD="$BUILD" CC="$CC" all "$BUILD/tools/pomelo" >"$work/make.log" 2>&1
+try 'make install' "$MAKE" -s BUILD="$BUILD" CC="$CC" install PREFIX="$prefix"
+export PATH="$prefix/bin:$PATH" PKG_CONFIG_PATH="$prefix/lib/pkgconfig"
+if ! command -v pomelo | grep -q "^$prefix"; then
+    fail 'pomelo is installed' "$(cat "$work/make.log")"
+    total
+    exit 1
+fi
+base=$(free_base)
+cd "$work" || exit 1
+
+init() { pomelo init --port-base "$base" Hello >"$work/init.log"; }
+try 'init makes a project' init
+verdict 'init tells each file' "$(grep -c '^   create : Hello/' init.log |
+    awk '$1 < 15 { print "only " $1 }')"
+try 'a folder that is not empty is refused' says 1 pomelo init Hello
+try '... unless it is forced' pomelo init --force --port-base "$base" Hello
+try 'a name that is none is refused' says 1 pomelo init 'no name'
+cd "$project" || exit 1
+
+core=$(($(getconf _NPROCESSORS_ONLN) - 1))
+sed -i "s|\"id\": \"chat-server-1\",|& \"cpu\": $core, \"args\": [\"--env\", \"a b\", \"{\\\\\"x\\\\\":1}\", \"\"],|" \
+    config/servers.json
+quiet_make() { out=$("$MAKE" -s CC="$CC" CFLAGS='-O2 -Werror' 2>&1) && [ -z "$out" ]; }
+try 'make, without a warning' quiet_make
+try 'make test' "$MAKE" -s CC="$CC" test
+# shellcheck disable=SC2046
+try 'the test user builds' "$CC" -std=c11 -D_GNU_SOURCE -o "$work/talk" \
+    "$tree/test/tool/talk.c" $(pkg-config --cflags --libs pomelo libcjson) \
+    "-Wl,-rpath,$prefix/lib"
+
+# ---- start, list -------------------------------------------------------------
+
+try 'without a cluster list says so' says 3 pomelo list
+began=$(now_ms)
+try 'start --daemon' pomelo start --daemon
+took=$(($(now_ms) - began))
+verdict 'start --daemon returns within a second' \
+    "$([ "$took" -lt 1000 ] || echo "$took ms")"
+try 'list shows every server within 5 s' wait_for 5 has_count 5
+remember
+master=$(pid_of master-server-1)
+verdict 'its parent is gone' "$(awk '$1 == "PPid:" && $2 == '$$' { print }' \
+    "/proc/$master/status" 2>&1)"
+verdict 'list tells id, type, pid, memory, uptime, connections' "$(
+    for id in gate-server-1 connector-server-1 connector-server-2 chat-server-1 master-server-1; do
+        for key in serverId serverType pid rss uptime connections; do
+            [ "$id.$key" = master-server-1.connections ] ||
+                server "$id" | grep -q "\"$key\":[\"0-9]" || echo "$id: no $key"
+        done
+    done)"
+pomelo list >"$work/table"
+verdict 'its table is aligned and has no colours' "$(
+    LC_ALL=C grep -n "$(printf '\033')" "$work/table"
+    awk 'NR == 1 { at = index($0, "pid") + 3 } NR > 1 && substr($0, at - 1, 1) !~ /[0-9]/ { print }' \
+        "$work/table"
+    [ "$(wc -l <"$work/table")" -eq 6 ] || cat "$work/table")"
+try 'a second start is refused' says 1 pomelo start --daemon
+try 'a wrong password is refused' says 4 pomelo list -p wrong
+try 'a watching user may list' pomelo list -u monitor
+try '... but not stop' says 1 pomelo stop -u monitor chat-server-1
+try 'users talk' talk one 5
+monitor() { pomelo monitor --count 2 --interval 1 | grep -c chat-server-1 | grep -qx 2; }
+try 'monitor shows the table again and again' monitor
+
+chat=$(pid_of chat-server-1)
+taskset_is() { taskset -cp "$1" | grep -q ": $core\$"; }
+if command -v taskset >/dev/null; then
+    try 'taskset shows the core that cpu gives' taskset_is "$chat"
+fi
+verdict 'args arrive verbatim' "$(tr '\0' '\n' <"/proc/$chat/cmdline" | tail -n +2 |
+    diff - <(printf '%s\n' --env 'a b' '{"x":1}' '' --env development --id chat-server-1))"
+
+# ---- The page -------------------------------------------------------------------
+
+modules=$tree/$BUILD/browser/node_modules
+[ "${BUILD#/}" = "$BUILD" ] || modules=$BUILD/browser/node_modules
+if ! command -v node >/dev/null || [ ! -d "$modules/playwright-core" ]; then
+    echo '  skip  the page: no node, or test/browser/run.sh has never run'
+elif ! command -v chromium chromium-browser google-chrome >/dev/null; then
+    echo '  skip  the page: there is no chromium'
+else
+    page() {
+        (cd "$tree" && NODE_PATH=$modules timeout -k 5 120 node test/tool/page.js \
+            "http://localhost:$((base + 1))/")
+    }
+    out=$(page 2>&1)
+    status=$?
+    printf '%s\n' "$out" | sed '$d'
+    add_total page "$(printf '%s\n' "$out" | tail -n 1)" "$status"
+fi
+
+# ---- A server dies ----------------------------------------------------------------
+
+# Every process whose log does not tell that the chat server is away.
+unaware() {
+    local id
+    for id in connector-server-1 connector-server-2 gate-server-1 master-server-1; do
+        tail -n "+$((lines + 1))" "logs/$id.log" | grep -q "chat-server-1.*\(down\|gone\|lost\|left\|removed\)" ||
+            echo "$id"
+    done
+}
+knows() { [ -z "$(unaware)" ]; }
+lines=0
+cat /dev/null >"$work/none"
+for log in logs/*.log; do : >"$log"; done
+kill -9 "$chat"
+began=$(now_ms)
+wait_for 3 knows
+verdict 'kill -9: all others know within 3 s' "$(unaware)"
+try '... and it is back within 5 s' wait_for 5 is_new chat-server-1 "$chat"
+took=$(($(now_ms) - began))
+verdict '... from the kill' "$([ "$took" -lt 5000 ] || echo "$took ms")"
+try '... and used again' talk two 5
+remember
+
+# ---- add, restart, stop one -----------------------------------------------------------
+
+try 'add' pomelo add id=chat-server-9 serverType=chat host=127.0.0.1 port=$((base + 260))
+try '... and it is there' wait_for 5 server chat-server-9
+try 'add, of a port that is taken' says 1 pomelo add id=x serverType=chat \
+    host=127.0.0.1 port=$((base + 260))
+try 'add, of nonsense' says 2 pomelo add nonsense
+try 'add with clusterCount and ++' pomelo add clusterCount=2 serverType=chat \
+    host=127.0.0.1 port=$((base + 270))++
+try '... and both are there' wait_for 5 has_count 8
+remember
+old=$(pid_of chat-server-9)
+try 'restart' pomelo restart --id chat-server-9
+try '... and it is another process' wait_for 5 is_new chat-server-9 "$old"
+try '... the old one is gone' wait_for 3 gone "$old"
+remember
+old=$(pid_of chat-server-9)
+try 'stop of one' pomelo stop chat-server-9
+verdict '... and it is gone' "$(gone "$old" || echo "pid $old lives")"
+try 'stop of nobody' says 1 pomelo stop nobody
+chat=$(pid_of chat-server-1)
+
+# ---- The master dies ---------------------------------------------------------------------
+
+kill -9 "$master"
+try 'without the master users talk' talk three 5
+try '... list says that it is away' says 3 pomelo list
+try '... and it is started again' pomelo start --daemon
+try '... its list is whole within 5 s' wait_for 5 has_count 7
+verdict '... with the same processes' "$([ "$(pid_of chat-server-1)" = "$chat" ] ||
+    echo "chat-server-1 was $chat, is $(pid_of chat-server-1)")"
+remember
+
+# ---- stop ------------------------------------------------------------------------------------
+
+try 'stop' pomelo stop
+verdict '... leaves no process' "$(for p in $PIDS; do gone "$p" || ps -o args= -p "$p"; done)"
+verdict '... and no port' "$(for o in $OFFSETS; do ! listens $((base + o)) || echo $((base + o)); done)"
+
+pomelo start >"$work/foreground" 2>&1 &
+front=$!
+try 'start in the foreground' wait_for 8 has_count 5
+remember
+kill -INT "$front"
+wait "$front"
+status=$?
+verdict 'Ctrl-C: it ends well' "$([ "$status" -eq 0 ] || echo "status $status"
+    tail -n 5 "$work/foreground" | sed -n "$([ "$status" -eq 0 ] && echo d || echo p)")"
+verdict '... and all with it' "$(all_gone || echo "of: $PIDS")"
+verdict '... leaving no port' "$(no_port || echo 'one listens')"
+
+pomelo start --daemon >/dev/null
+pomelo stop >/dev/null 2>&1
+status=$?
+verdict 'stop, when the servers are just about to come' \
+    "$([ "$status" -eq 0 ] || echo "status $status"; sleep 1; no_port || echo 'a port is left')"
+pomelo start --daemon >/dev/null
+wait_for 5 has_count 5
+remember
+try 'kill' pomelo kill
+verdict '... leaves nobody' "$(all_gone || echo "of: $PIDS")"
+
+if [ "$FAILED" -gt 0 ]; then
+    mkdir -p "$tree/$BUILD/tool"
+    cp -r logs "$tree/$BUILD/tool/" 2>/dev/null
+fi
+total

@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: MIT */
+/* pomelo_commands.c -- list, stop, kill, add, restart: one question to the
+ * master each, and what its answer means. */
+#include "pomelo_cli.h"
+
+#include <cjson/cJSON.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define GONE_STEPS 300 /* of GONE_MS: how long stop waits for processes */
+#define GONE_MS 50
+
+/* {"signal":NAME}. NULL: no memory. */
+static cJSON *signal_body(const char *name)
+{
+    cJSON *body = cJSON_CreateObject();
+    cJSON_AddStringToObject(body, "signal", name);
+    return body;
+}
+
+static void add_words(cJSON *body, const char *key, char *const *words,
+                      int count)
+{
+    cJSON *list = cJSON_AddArrayToObject(body, key);
+    for (int i = 0; i < count; i++)
+        cJSON_AddItemToArray(list, cJSON_CreateString(words[i]));
+}
+
+/* One question, with all that belongs to it. */
+static int ask_once(cli *self, cJSON *body, cJSON **answer)
+{
+    cli_link *link = NULL;
+    int status = CLI_FAILED;
+    *answer = NULL;
+    if (cli_project(self))
+        status = cli_open(self, &link);
+    if (status == CLI_OK)
+        status = cli_ask(link, body, answer);
+    else
+        cJSON_Delete(body);
+    cli_close(link);
+    return status;
+}
+
+/* ---- list --------------------------------------------------------------- */
+
+static const cJSON *servers_of(const cJSON *answer)
+{
+    return cJSON_GetObjectItemCaseSensitive(answer, "msg");
+}
+
+int cli_list(cli *self)
+{
+    cJSON *answer;
+    int status = ask_once(self, signal_body("list"), &answer);
+    if (status == CLI_OK && self->json)
+        status = cli_table_json(servers_of(answer));
+    else if (status == CLI_OK)
+        cli_table(servers_of(answer), stdout);
+    cJSON_Delete(answer);
+    return status;
+}
+
+/* ---- stop, kill ----------------------------------------------------------- */
+
+static bool is_named(const cli *self, const char *id)
+{
+    for (int i = 0; i < self->args_count; i++)
+        if (!strcmp(self->args[i], id))
+            return true;
+    return self->args_count == 0;
+}
+
+/* How many of the servers' processes live yet; they are of this machine, and
+ * ours or another user's. */
+static int alive(const cli *self, const cJSON *servers, cJSON *left)
+{
+    const cJSON *one;
+    int count = 0;
+    cJSON_ArrayForEach(one, servers)
+    {
+        const cJSON *pid = cJSON_GetObjectItemCaseSensitive(one, "pid");
+        const char *id = cJSON_GetStringValue(
+            cJSON_GetObjectItemCaseSensitive(one, "serverId"));
+        if (!id || !cJSON_IsNumber(pid) || pid->valuedouble <= 1 ||
+            pid->valuedouble > INT32_MAX || !is_named(self, id))
+            continue;
+        if (kill((pid_t)pid->valuedouble, 0) && errno == ESRCH)
+            continue;
+        count++;
+        if (left)
+            cJSON_AddItemToArray(left, cJSON_CreateString(id));
+    }
+    return count;
+}
+
+/* Processes of this machine are waited for; others are the master's word. */
+static void wait_gone(const cli *self, const cJSON *servers, cJSON *left)
+{
+    if (!cli_is_local(self))
+        return;
+    for (int i = 0; i < GONE_STEPS && alive(self, servers, NULL) > 0; i++)
+        cli_sleep_ms(GONE_MS);
+    alive(self, servers, left);
+}
+
+static int tell_stopped(const cli *self, const cJSON *servers, cJSON *left)
+{
+    int remain = cJSON_GetArraySize(left);
+    cJSON *tree;
+    if (self->json) {
+        tree = cJSON_CreateObject();
+        cJSON_AddBoolToObject(tree, "ok", remain == 0);
+        cJSON_AddItemToObject(tree, "remained", left);
+        cli_print_json(tree);
+        return remain ? CLI_FAILED : CLI_OK;
+    }
+    if (remain)
+        cli_fail(CLI_FAILED, "%d servers may still run:", remain);
+    else if (self->args_count)
+        printf("%d servers have stopped.\n", self->args_count);
+    else
+        printf("All %d servers have stopped.\n", cJSON_GetArraySize(servers));
+    for (int i = 0; i < remain; i++)
+        fprintf(stderr, "  %s\n",
+                cJSON_GetStringValue(cJSON_GetArrayItem(left, i)));
+    cJSON_Delete(left);
+    return remain ? CLI_FAILED : CLI_OK;
+}
+
+/* Who runs is asked first: so it can be seen when they are gone. */
+static int end_servers(cli *self, cJSON *body)
+{
+    cli_link *link = NULL;
+    cJSON *list = NULL, *answer = NULL, *left = cJSON_CreateArray();
+    int status = CLI_FAILED;
+    if (cli_project(self))
+        status = cli_open(self, &link);
+    if (status == CLI_OK)
+        status = cli_ask(link, signal_body("list"), &list);
+    if (status == CLI_OK)
+        status = cli_ask(link, body, &answer);
+    else
+        cJSON_Delete(body);
+    cli_close(link);
+    if (status == CLI_OK) {
+        wait_gone(self, servers_of(list), left);
+        status = tell_stopped(self, servers_of(list), left);
+    } else {
+        cJSON_Delete(left);
+    }
+    cJSON_Delete(answer);
+    cJSON_Delete(list);
+    return status;
+}
+
+int cli_stop(cli *self)
+{
+    cJSON *body = signal_body("stop");
+    add_words(body, "ids", self->args, self->args_count);
+    if (!self->json)
+        fputs("Stopping, please wait ...\n", stderr);
+    return end_servers(self, body);
+}
+
+int cli_kill(cli *self)
+{
+    if (self->args_count)
+        return cli_fail(CLI_USAGE, "kill ends all servers: it takes no id");
+    return end_servers(self, signal_body("kill"));
+}
+
+/* ---- add, restart ------------------------------------------------------------ */
+
+int cli_add(cli *self)
+{
+    cJSON *body = signal_body("add"), *answer;
+    int status;
+    for (int i = 0; i < self->args_count; i++)
+        if (!strchr(self->args[i], '=') || *self->args[i] == '=') {
+            cJSON_Delete(body);
+            return cli_fail(CLI_USAGE, "\"%s\" is not KEY=VALUE",
+                            self->args[i]);
+        }
+    if (self->args_count == 0) {
+        cJSON_Delete(body);
+        return cli_fail(CLI_USAGE, "add what? See `pomelo add --help`");
+    }
+    add_words(body, "args", self->args, self->args_count);
+    status = ask_once(self, body, &answer);
+    /* With clusterCount the answer lists those that could not be started. */
+    if (status == CLI_OK && cJSON_IsArray(answer) &&
+        cJSON_GetArraySize(answer) > 0)
+        status = CLI_FAILED;
+    if (status == CLI_OK && !self->json)
+        puts("Added.");
+    else if (self->json && answer)
+        cli_print_json(cJSON_Duplicate(answer, 1));
+    else if (status == CLI_FAILED && answer)
+        cli_fail(status, "some of them have not been added");
+    cJSON_Delete(answer);
+    return status;
+}
+
+int cli_restart(cli *self)
+{
+    cJSON *body = signal_body("restart"), *answer;
+    char *one[] = {(char *)(uintptr_t)self->id};
+    int status, failed;
+    if (self->id)
+        add_words(body, "ids", one, 1);
+    else
+        add_words(body, "ids", self->args, self->args_count);
+    if (self->type)
+        cJSON_AddStringToObject(body, "type", self->type);
+    status = ask_once(self, body, &answer);
+    failed = cJSON_IsArray(answer) ? cJSON_GetArraySize(answer) : 0;
+    if (self->json && answer) {
+        cli_print_json(cJSON_Duplicate(answer, 1));
+    } else if (status == CLI_OK && failed == 0) {
+        puts("Restarted.");
+    }
+    for (int i = 0; i < failed && !self->json; i++) {
+        const char *id = cJSON_GetStringValue(cJSON_GetArrayItem(answer, i));
+        cli_fail(0, "%s has not been restarted", id ? id : "?");
+    }
+    cJSON_Delete(answer);
+    return status == CLI_OK && failed ? CLI_FAILED : status;
+}

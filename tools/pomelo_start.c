@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: MIT */
+/* pomelo_start.c -- runs the project's binary as the master, or as the servers
+ * that were named.
+ *
+ *   BINARY --env E --id MASTER               the master; it starts the others
+ *   BINARY [args] --env E --id SERVER        one server, without the master
+ *
+ * In the foreground the master takes this process's place. In the background
+ * it gets a session of its own, and we wait no longer than it takes to see
+ * whether it listens. */
+#include "pomelo_cli.h"
+
+#include <cjson/cJSON.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define LOG_FILE "logs/pomelo.log"
+#define WAIT_STEPS 35 /* of WAIT_MS: all together under a second */
+#define WAIT_MS 20
+#define PIDS_MAX 1000
+
+extern char **environ;
+
+typedef struct start {
+    cli *of;
+    char binary[CLI_PATH];
+    const char *env, *master_id;
+    pid_t pids[PIDS_MAX];
+    int count;
+} start;
+
+/* ---- The project ----------------------------------------------------------- */
+
+static bool find_binary(start *self)
+{
+    const char *text = pm_config_file(self->of->config, "pomelo.json"), *name;
+    cJSON *tree = NULL;
+    struct stat about;
+    if (text)
+        pm_json_tree(pm_text(text), &tree);
+    name =
+        cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(tree, "binary"));
+    if (name)
+        snprintf(self->binary, sizeof self->binary, "%s%s",
+                 strchr(name, '/') ? "" : "./", name);
+    cJSON_Delete(tree);
+    if (!*self->binary)
+        cli_fail(0, "config/pomelo.json names no \"binary\"");
+    else if (stat(self->binary, &about) || !S_ISREG(about.st_mode) ||
+             access(self->binary, X_OK))
+        cli_fail(0, "%s is not there or can not be run: `make` builds it",
+                 self->binary);
+    else
+        return true;
+    return false;
+}
+
+static bool find_project(start *self)
+{
+    cli *of = self->of;
+    if (of->directory && chdir(of->directory)) {
+        cli_fail(0, "%s: %s", of->directory, strerror(errno));
+        return false;
+    }
+    of->directory = NULL;
+    if (!cli_project(of))
+        return false;
+    if (!of->config) {
+        cli_fail(0, "no config/servers.json: is this a project's folder? See "
+                    "--directory");
+        return false;
+    }
+    self->env = of->env ? of->env : "development";
+    self->master_id = cJSON_GetStringValue(
+        cJSON_GetObjectItemCaseSensitive(of->master, "id"));
+    return find_binary(self);
+}
+
+/* ---- One process -------------------------------------------------------------- */
+
+/* BINARY [args] --env E --id I [--start none]: free the list, and the tree that
+ * the args lie in. */
+static char **make_argv(const start *self, const cJSON *args, const char *id,
+                        bool alone)
+{
+    const char *tail[] = {"--env",   self->env, "--id", id,
+                          "--start", "none",    NULL};
+    size_t count = cJSON_IsArray(args)    ? (size_t)cJSON_GetArraySize(args)
+                   : cJSON_IsString(args) ? 1
+                                          : 0,
+           n = 0;
+    const cJSON *item = cJSON_IsArray(args) ? args->child : args;
+    char **argv = calloc(count + 8, sizeof *argv);
+    if (!argv)
+        return NULL;
+    argv[n++] = (char *)(uintptr_t)self->binary;
+    for (size_t i = 0; i < count; i++, item = item->next)
+        argv[n++] = item->valuestring;
+    for (size_t i = 0; tail[i] && (alone || i < 4); i++)
+        argv[n++] = (char *)(uintptr_t)tail[i];
+    return argv;
+}
+
+static void open_logs(posix_spawn_file_actions_t *actions)
+{
+    mkdir("logs", 0777);
+    posix_spawn_file_actions_addopen(actions, 0, "/dev/null", O_RDONLY, 0);
+    posix_spawn_file_actions_addopen(actions, 1, LOG_FILE,
+                                     O_WRONLY | O_CREAT | O_APPEND, 0666);
+    posix_spawn_file_actions_adddup2(actions, 1, 2);
+}
+
+static bool launch(start *self, char **argv)
+{
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attr;
+    int error;
+    if (self->count == PIDS_MAX)
+        return false;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawnattr_init(&attr);
+    if (self->of->daemon) {
+        open_logs(&actions);
+        posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSID);
+    }
+    error = posix_spawn(&self->pids[self->count], argv[0], &actions, &attr,
+                        argv, environ);
+    posix_spawn_file_actions_destroy(&actions);
+    posix_spawnattr_destroy(&attr);
+    if (error) {
+        cli_fail(0, "%s: %s", argv[0], strerror(error));
+        return false;
+    }
+    self->count++;
+    return true;
+}
+
+/* ---- Waiting -------------------------------------------------------------------- */
+
+/* A process that ends at once has something to say in the log. */
+static bool has_ended(const start *self)
+{
+    for (int i = 0; i < self->count; i++)
+        if (waitpid(self->pids[i], NULL, WNOHANG) == self->pids[i])
+            return true;
+    return false;
+}
+
+static int wait_daemon(const start *self, bool master)
+{
+    bool up = false;
+    for (int i = 0; i < WAIT_STEPS && !up; i++) {
+        if (has_ended(self))
+            return cli_fail(CLI_FAILED,
+                            "it ended at once; what it said is in logs/");
+        cli_sleep_ms(WAIT_MS);
+        up = master && cli_port_answers(cli_host(self->of), cli_port(self->of));
+    }
+    if (self->of->json)
+        printf("{\"ok\":true,\"pid\":%ld}\n", (long)self->pids[0]);
+    else
+        puts("The application is running in the background now.");
+    return CLI_OK;
+}
+
+static void on_signal(int number)
+{
+    (void)number;
+}
+
+/* In the foreground: our servers share our terminal, so Ctrl-C reaches them
+ * too; a signal to us alone is handed on. */
+static int wait_all(const start *self)
+{
+    struct sigaction action = {.sa_handler = on_signal};
+    int worst = CLI_OK, status = 0;
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    for (int i = 0; i < self->count; i++) {
+        while (waitpid(self->pids[i], &status, 0) < 0 && errno == EINTR)
+            for (int k = i; k < self->count; k++)
+                kill(self->pids[k], SIGTERM);
+        if (!WIFEXITED(status) || WEXITSTATUS(status))
+            worst = CLI_FAILED;
+    }
+    return worst;
+}
+
+/* ---- The command ------------------------------------------------------------------ */
+
+static int start_master(start *self)
+{
+    const cli *of = self->of;
+    bool alone = of->type && !strcmp(of->type, "master");
+    char **argv;
+    int status = CLI_FAILED;
+    alone |= of->id && !strcmp(of->id, self->master_id);
+    if (cli_port_answers(cli_host(of), cli_port(of)))
+        return cli_fail(CLI_FAILED,
+                        "something listens at %s:%u already: see `pomelo list`",
+                        cli_host(of), cli_port(of));
+    argv = make_argv(self, NULL, self->master_id, alone);
+    if (argv && !of->daemon) {
+        execv(argv[0], argv);
+        cli_fail(0, "%s: %s", argv[0], strerror(errno));
+    } else if (argv && launch(self, argv)) {
+        status = wait_daemon(self, true);
+    }
+    free(argv);
+    return status;
+}
+
+static bool start_server(start *self, const pm_server *server)
+{
+    cJSON *entry = NULL;
+    char **argv = NULL;
+    bool good = false;
+    if (server->raw && pm_json_tree(pm_text(server->raw), &entry) == PM_OK)
+        argv = make_argv(self, cJSON_GetObjectItemCaseSensitive(entry, "args"),
+                         server->id, false);
+    if (argv)
+        good = launch(self, argv);
+    free(argv);
+    cJSON_Delete(entry);
+    return good;
+}
+
+static int start_servers(start *self)
+{
+    const cli *of = self->of;
+    size_t count;
+    const pm_server *servers = pm_config_servers(of->config, &count);
+    for (size_t i = 0; i < count; i++) {
+        if ((of->id && strcmp(of->id, servers[i].id) != 0) ||
+            (of->type && strcmp(of->type, servers[i].type) != 0))
+            continue;
+        if (!start_server(self, &servers[i]))
+            return CLI_FAILED;
+    }
+    if (self->count == 0)
+        return cli_fail(CLI_FAILED, "config/servers.json knows no such server");
+    return of->daemon ? wait_daemon(self, false) : wait_all(self);
+}
+
+static bool wants_master(const start *self)
+{
+    const cli *of = self->of;
+    if (of->id)
+        return self->master_id && !strcmp(of->id, self->master_id);
+    return !of->type || !strcmp(of->type, "all") || !strcmp(of->type, "master");
+}
+
+int cli_start(cli *of)
+{
+    start self = {.of = of};
+    if (!find_project(&self))
+        return CLI_FAILED;
+    if (!wants_master(&self))
+        return start_servers(&self);
+    if (!self.master_id)
+        return cli_fail(CLI_FAILED, "config/master.json names no master");
+    return start_master(&self);
+}
