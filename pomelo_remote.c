@@ -8,7 +8,7 @@
 #define REMOTE_ARGS_MAX (16u * 1024 * 1024)
 
 /* Calls kept for the next ones. */
-#define REMOTE_SPARE_MAX 1024
+#define REMOTE_SPARE_MAX 2048
 
 typedef struct remote_entry {
     pm_remote_cb cb;

@@ -10,7 +10,7 @@
 
 #include <cjson/cJSON.h>
 
-#define REQUEST_SPARE_MAX 256
+#define REQUEST_SPARE_MAX 2048
 #define REQUEST_SCRATCH_KEEP (64 * 1024)
 
 struct pmi_requests {

@@ -10,7 +10,7 @@
 #include "pomelo_rpc_internal.h"
 #include "pomelo_call_internal.h"
 
-#define RPC_SPARE_MAX 1024
+#define RPC_SPARE_MAX 2048
 #define RPC_DETAIL_MAX 200
 
 typedef struct rpc_call {
