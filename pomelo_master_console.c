@@ -290,6 +290,9 @@ static void console_stop_all(pmi_master *master, pm_admin_call *call)
         if (job && server->link)
             console_job_add(job, server);
         console_stop_one(server);
+        /* Started, and not yet here to be asked. */
+        if (!server->link)
+            pmi_master_terminate(server);
     }
     if (job)
         console_job_go(job);
@@ -374,8 +377,10 @@ static void console_kill(pmi_master *master, pm_admin_call *call)
         server->stopped = true;
         server->restarting = false;
         pmi_timer_clear(&server->respawn);
-        if (!server->link)
+        if (!server->link) {
+            pmi_master_terminate(server);
             continue;
+        }
         console_job_add(job, server);
         pmi_master_ask(server, "__console__", pm_text("{\"signal\":\"kill\"}"),
                        console_ignore, NULL);
