@@ -530,6 +530,13 @@ static pm_close_reason admin_heard(pmi_admin_link *link,
 
 /* ---- The connection ---------------------------------------------------- */
 
+/* Another protocol shows at its first byte; it need not be waited for. */
+static bool admin_may_speak(const pmi_admin_link *link, uint8_t first)
+{
+    int hello = link->dialled ? PMI_MQTT_CONNACK : PMI_MQTT_CONNECT;
+    return link->connected || first >> 4 == hello;
+}
+
 static size_t admin_data(pmi_conn *conn, uint8_t *data, size_t len, void *ctx)
 {
     pmi_admin_link *link = ctx;
@@ -538,8 +545,9 @@ static size_t admin_data(pmi_conn *conn, uint8_t *data, size_t len, void *ctx)
     while (used < len) {
         pmi_mqtt_packet packet;
         pm_close_reason why;
-        long n =
-            pmi_mqtt_decode(data + used, len - used, link->in_max, &packet);
+        long n = PM_EFRAME;
+        if (admin_may_speak(link, data[used]))
+            n = pmi_mqtt_decode(data + used, len - used, link->in_max, &packet);
         if (n == 0)
             break;
         if (n > 0)
