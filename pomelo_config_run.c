@@ -91,7 +91,7 @@ static pm_err files_flag(files_reader *r, const cJSON *tree, const char *key,
     return PM_OK;
 }
 
-/* ---- master.json -------------------------------------------------------- */
+/* ---- master.json ------------------------------------------------------- */
 
 static pm_err files_read_master(files_reader *r)
 {
@@ -113,7 +113,7 @@ static pm_err files_read_master(files_reader *r)
     return err;
 }
 
-/* ---- Who may talk to the master ------------------------------------------ */
+/* ---- Who may talk to the master ---------------------------------------- */
 
 /* A list of objects; *count entries of `size` bytes are made. */
 static pm_err files_list(files_reader *r, const cJSON *tree, size_t size,
@@ -178,7 +178,7 @@ static pm_err files_read_users(files_reader *r)
     return err;
 }
 
-/* ---- dictionary.json ----------------------------------------------------- */
+/* ---- dictionary.json --------------------------------------------------- */
 
 static pm_err files_read_dictionary(files_reader *r)
 {
@@ -199,18 +199,33 @@ static pm_err files_read_dictionary(files_reader *r)
     return err;
 }
 
-/* ---- log.json ------------------------------------------------------------- */
+/* ---- log.json ---------------------------------------------------------- */
 
-static pm_err files_level(files_reader *r, const cJSON *node, const char *key,
-                          pm_log_level *out)
+/* False: there is no such level, *out is untouched. */
+static bool files_is_level(const cJSON *node, pm_log_level *out)
 {
     static const char *const names[] = {"error", "warn", "info", "debug"};
     for (size_t i = 0; cJSON_IsString(node) && i < PMI_COUNT(names); i++)
         if (!strcmp(node->valuestring, names[i])) {
             *out = (pm_log_level)(i + 1);
-            return PM_OK;
+            return true;
         }
-    return files_wrong(r, key, "error, warn, info or debug");
+    return false;
+}
+
+pm_log_level pmi_log_rules_level(const pmi_log_rules *rules, const char *module)
+{
+    pm_log_level level = rules->level ? rules->level : PM_LOG_INFO;
+    files_is_level(pmi_json_get(rules->levels, module), &level);
+    return level;
+}
+
+static pm_err files_level(files_reader *r, const cJSON *node, const char *key,
+                          pm_log_level *out)
+{
+    return files_is_level(node, out)
+               ? PM_OK
+               : files_wrong(r, key, "error, warn, info or debug");
 }
 
 static pm_err files_read_levels(files_reader *r, const cJSON *tree)
@@ -258,7 +273,7 @@ static pm_err files_read_log(files_reader *r)
     return err ? err : files_flag(r, tree, "stderr", &log->to_stderr);
 }
 
-/* ---- pomelo.json ---------------------------------------------------------- */
+/* ---- pomelo.json ------------------------------------------------------- */
 
 static pm_err files_read_start(files_reader *r)
 {
@@ -281,7 +296,7 @@ static pm_err files_read_start(files_reader *r)
     return err;
 }
 
-/* ---- All of them ----------------------------------------------------------- */
+/* ---- All of them ------------------------------------------------------- */
 
 pm_err pmi_run_files_read(pmi_run_files *files, const pmi_env *env,
                           const pm_config *config, char *why, size_t why_size)
@@ -312,7 +327,7 @@ void pmi_run_files_free(pmi_run_files *files)
     memset(files, 0, sizeof *files);
 }
 
-/* ---- args ------------------------------------------------------------------- */
+/* ---- args -------------------------------------------------------------- */
 
 /* A block: the pointers, a NULL, and behind them the texts. */
 static pm_err files_args_block(const pmi_env *env, const cJSON *node,

@@ -16,6 +16,10 @@ typedef struct pmi_log_rules {
     bool to_stderr, stderr_given; /* beside the file */
 } pmi_log_rules;
 
+/* The loudest that a module may be. */
+pm_log_level pmi_log_rules_level(const pmi_log_rules *rules,
+                                 const char *module);
+
 /* config/pomelo.json: what `pomelo start` runs, and the page. */
 typedef struct pmi_start_rules {
     const char *binary;              /* NULL: not told */

@@ -140,7 +140,7 @@ static pm_err run_start_apps(pmi_run *self, bool frontends)
     return PM_OK;
 }
 
-/* ---- Stop --------------------------------------------------------------- */
+/* ---- Stop -------------------------------------------------------------- */
 
 static void run_stopped(pm_app *app, pm_err err, void *ctx)
 {
@@ -187,7 +187,7 @@ static pm_err run_watch_signals(pmi_run *self)
     return PM_OK;
 }
 
-/* ---- Files --------------------------------------------------------------- */
+/* ---- Files ------------------------------------------------------------- */
 
 static pm_err run_load(pmi_run *self)
 {
@@ -247,7 +247,7 @@ static pm_err run_make_table(pmi_run *self)
     return PM_OK;
 }
 
-/* ---- The process ------------------------------------------------------------ */
+/* ---- The process ------------------------------------------------------- */
 
 /* Frontends and backends of one process share its core. */
 static void run_pin(const pmi_run *self)
@@ -321,7 +321,7 @@ static void run_end(pmi_run *self)
     pm_config_free(self->config);
 }
 
-/* ---- Public ----------------------------------------------------------------- */
+/* ---- Public ------------------------------------------------------------ */
 
 pm_err pm_run_args(pm_run_opts *opts, int argc, char **argv)
 {

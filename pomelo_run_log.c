@@ -12,14 +12,13 @@
 #include "core/buf.h"
 #include "core/json.h"
 
-#include <cjson/cJSON.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 static const char *const log_names[] = {"", "error", "warn", "info", "debug"};
 
-/* ---- The file ----------------------------------------------------------- */
+/* ---- The file ---------------------------------------------------------- */
 
 static void log_make_folders(char *path)
 {
@@ -108,7 +107,7 @@ void pmi_run_log_close(pmi_run_log *log)
     memset(log, 0, sizeof *log);
 }
 
-/* ---- A line --------------------------------------------------------------- */
+/* ---- A line ------------------------------------------------------------ */
 
 static void log_time(char out[32])
 {
@@ -119,20 +118,6 @@ static void log_time(char out[32])
     gmtime_r(&now.tv_sec, &utc);
     len = strftime(out, 32, "%Y-%m-%dT%H:%M:%S", &utc);
     pmi_format(out + len, 32 - len, ".%03dZ", (int)(now.tv_nsec / 1000000));
-}
-
-/* A module may be more silent than the rest, or, when the rest is told to be
- * "debug", louder. */
-static bool log_wanted(const pmi_run_log *log, pm_log_level level,
-                       const char *module)
-{
-    const cJSON *rule = pmi_json_get(log->rules.levels, module);
-    const char *name = cJSON_GetStringValue(rule);
-    pm_log_level most = log->rules.level ? log->rules.level : PM_LOG_INFO;
-    for (size_t i = 1; name && i < PMI_COUNT(log_names); i++)
-        if (!strcmp(name, log_names[i]))
-            most = (pm_log_level)i;
-    return level <= most;
 }
 
 static void log_member(pmi_buf *out, const char *name, const char *value)
@@ -169,7 +154,7 @@ void pmi_run_log_line(void *ctx, pm_log_level level, const char *module,
         fprintf(stderr, "%-5s %s: %s\n", log_names[level], module, line);
         return;
     }
-    if (!log_wanted(log, level, module))
+    if (level > pmi_log_rules_level(&log->rules, module))
         return;
     pmi_buf_init(&out, &log->heap, SIZE_MAX);
     log_compose(log, &out, level, module, line);

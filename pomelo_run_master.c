@@ -19,7 +19,7 @@ static uint32_t master_drain_ms(const pmi_run *run)
     return run->opts->drain_ms ? run->opts->drain_ms : 3000;
 }
 
-/* ---- What the library asks for -------------------------------------------- */
+/* ---- What the library asks for ----------------------------------------- */
 
 /* {"TYPE":[ENTRY]}: a servers.json for one who is in no file. */
 static pm_err master_entry(const pmi_run *run, const pm_server *server,
@@ -75,7 +75,7 @@ static void master_stop_app(pm_app *app, bool at_once, void *ctx)
     pmi_run_stop_app(ctx, app, at_once);
 }
 
-/* ---- Options ---------------------------------------------------------------- */
+/* ---- Options ----------------------------------------------------------- */
 
 static const char *master_token(const pmi_run_files *files, const char *type)
 {
@@ -113,7 +113,7 @@ void pmi_run_master_opts(pmi_run *run, const pm_server *server,
     master->terminate = master_terminate;
 }
 
-/* ---- Life --------------------------------------------------------------------- */
+/* ---- Life -------------------------------------------------------------- */
 
 /* By hand: the library is told, and starts it again if its entry says so. */
 static void master_ended(const char *id, bool frontend, void *ctx)

@@ -66,7 +66,7 @@ pm_err pmi_spawn_new(pmi_spawn **out, pm_loop *loop, const char *binary,
     return PM_OK;
 }
 
-/* ---- One child ------------------------------------------------------------ */
+/* ---- One child --------------------------------------------------------- */
 
 static int spawn_pidfd(pid_t pid)
 {
@@ -159,7 +159,7 @@ static void spawn_watch(spawn_child *child)
     pmi_timer_set(spawn->loop, &child->timer, SPAWN_LOOK_US, spawn_timer);
 }
 
-/* ---- Start ------------------------------------------------------------------ */
+/* ---- Start ------------------------------------------------------------- */
 
 /* Whoever listens there is, most likely, this very server: started by a master
  * before us, by hand, or not yet ended. */
@@ -296,7 +296,7 @@ pm_err pmi_spawn_start(pmi_spawn *spawn, const pm_server *server,
     return PM_OK;
 }
 
-/* ---- End ---------------------------------------------------------------------- */
+/* ---- End --------------------------------------------------------------- */
 
 /* Is "--id", ID among the arguments of a process? */
 static bool spawn_is_server(pid_t pid, const char *id)

@@ -44,7 +44,7 @@ static int ask_once(cli *self, cJSON *body, cJSON **answer)
     return status;
 }
 
-/* ---- list --------------------------------------------------------------- */
+/* ---- list -------------------------------------------------------------- */
 
 static const cJSON *servers_of(const cJSON *answer)
 {
@@ -63,7 +63,7 @@ int cli_list(cli *self)
     return status;
 }
 
-/* ---- stop, kill ----------------------------------------------------------- */
+/* ---- stop, kill -------------------------------------------------------- */
 
 static bool is_named(const cli *self, const char *id)
 {
@@ -172,7 +172,7 @@ int cli_kill(cli *self)
     return end_servers(self, signal_body("kill"));
 }
 
-/* ---- add, restart ------------------------------------------------------------ */
+/* ---- add, restart ------------------------------------------------------ */
 
 int cli_add(cli *self)
 {

@@ -27,7 +27,7 @@ typedef struct project {
     unsigned port_base;
 } project;
 
-/* ---- What it is called, and where ----------------------------------------- */
+/* ---- What it is called, and where -------------------------------------- */
 
 /* The folder's own name, which becomes the binary's. */
 static bool find_name(project *self)
@@ -71,7 +71,7 @@ static bool make_token(project *self)
     return true;
 }
 
-/* ---- Files ------------------------------------------------------------------ */
+/* ---- Files ------------------------------------------------------------- */
 
 /* Writes what a mark stands for. Returns its length in the template; 0: it is
  * none of ours. */
@@ -168,7 +168,7 @@ static bool put_file(const project *self, const cli_file *file)
     return finish(to, path);
 }
 
-/* ---- The tree that we were built in ------------------------------------------ */
+/* ---- The tree that we were built in ------------------------------------ */
 
 /* BUILD/tools/pomelo: is BUILD/libpomelo.so there, and ../pomelo.h? */
 static bool find_tree(char build[CLI_PATH])
@@ -210,7 +210,7 @@ static bool put_tree(const project *self)
     return finish(to, path);
 }
 
-/* ---- The command --------------------------------------------------------------- */
+/* ---- The command ------------------------------------------------------- */
 
 static int make(const project *self)
 {

@@ -36,7 +36,7 @@ typedef struct start {
     int count;
 } start;
 
-/* ---- The project ----------------------------------------------------------- */
+/* ---- The project ------------------------------------------------------- */
 
 static bool find_binary(start *self)
 {
@@ -83,7 +83,7 @@ static bool find_project(start *self)
     return find_binary(self);
 }
 
-/* ---- One process -------------------------------------------------------------- */
+/* ---- One process ------------------------------------------------------- */
 
 /* BINARY [args] --env E --id I [--start none]: free the list, and the tree that
  * the args lie in. */
@@ -142,7 +142,7 @@ static bool launch(start *self, char **argv)
     return true;
 }
 
-/* ---- Waiting -------------------------------------------------------------------- */
+/* ---- Waiting ----------------------------------------------------------- */
 
 /* A process that ends at once has something to say in the log. */
 static bool has_ended(const start *self)
@@ -193,7 +193,7 @@ static int wait_all(const start *self)
     return worst;
 }
 
-/* ---- The command ------------------------------------------------------------------ */
+/* ---- The command ------------------------------------------------------- */
 
 static int start_master(start *self)
 {

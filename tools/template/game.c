@@ -17,7 +17,7 @@
 
 #define UID_SIZE 256 /* with the 0 */
 
-/* ---- Small helpers ------------------------------------------------------ */
+/* ---- Small helpers ----------------------------------------------------- */
 
 /* A text of the request's body; NULL when it is not there or empty. */
 static const char *text_of(pm_request *req, const char *name)
@@ -60,7 +60,7 @@ static void tell_room(pm_channel *room, const char *route, const char *uid)
     push_to_room(room, route, tree);
 }
 
-/* ---- gate --------------------------------------------------------------- */
+/* ---- gate -------------------------------------------------------------- */
 
 /* {uid} -> {"code":200,"host","port"}: a user always gets the same connector.
  */
@@ -86,7 +86,7 @@ static void gate_query_entry(pm_request *req, void *ctx)
     cJSON_Delete(answer);
 }
 
-/* ---- connector ---------------------------------------------------------- */
+/* ---- connector --------------------------------------------------------- */
 
 static void connector_entry(pm_request *req, void *ctx)
 {
@@ -174,7 +174,7 @@ static void connector_server_up(pm_app *app, const pm_server *server, void *ctx)
         pm_session_each(app, NULL, connector_add_again, app);
 }
 
-/* ---- chat --------------------------------------------------------------- */
+/* ---- chat -------------------------------------------------------------- */
 
 /* The arguments of both remotes: [uid, frontend]. */
 static bool chat_args(pm_call *call, const char *out[2])
@@ -271,7 +271,7 @@ static void route_chat(pm_app *app, pm_choice *choice, void *ctx)
     }
 }
 
-/* ---- Everything on every server ----------------------------------------- */
+/* ---- Everything on every server ---------------------------------------- */
 
 pm_app_opts game_app_opts(void)
 {
