@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* pomelo_admin_internal.h -- Pomelo's admin protocol: a link, its envelopes, questions
- * and answers. Master, monitor and console stand on it.
+/* pomelo_admin_internal.h -- Pomelo's admin protocol: a link, its envelopes,
+ * questions and answers. Master, monitor and console stand on it.
  *
  *     TCP | MQTT | PUBLISH topic, payload | JSON, or a JSON text of JSON
  *
@@ -96,7 +96,7 @@ pm_err pmi_admin_ask(pmi_admin_link *link, const char *command,
                      const char *module, pm_slice body, uint32_t timeout_ms,
                      pm_admin_cb cb, void *ctx);
 
-/* ---- Being asked -------------------------------------------------------- */
+/* ---- Being asked ------------------------------------------------------- */
 struct pm_admin_call {
     pm_app *app; /* NULL: it has gone */
     pm_loop *loop;
@@ -120,7 +120,7 @@ pm_err pmi_admin_answer_word(pm_admin_call *call, const char *fmt, ...)
 /* The app goes: what is not answered yet knows it no more. */
 void pmi_admin_calls_orphan(pmi_link *calls);
 
-/* ---- JSON --------------------------------------------------------------- */
+/* ---- JSON -------------------------------------------------------------- */
 /* The text of a member that is a string, else NULL. */
 const char *pmi_admin_text(const struct cJSON *object, const char *name);
 /* A whole number, or digits in quotes, up to max; 0 when there is none. */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* pomelo_facts_internal.h -- what a server says of itself when the console asks. */
+/* pomelo_facts_internal.h -- what a server says of itself when the console
+ * asks. */
 #ifndef PMI_FACTS_INTERNAL_H
 #define PMI_FACTS_INTERNAL_H
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* pomelo_master_internal.h -- the master: who is there, who is told of it, who is
- * started, what consoles ask.
+/* pomelo_master_internal.h -- the master: who is there, who is told of it,
+ * who is started, what consoles ask.
  *
  *   link:    accepted --register--> server or client --gone--> closed
  *   server:  known --spawn--> known --register--> there --link lost--> grace
@@ -70,7 +70,7 @@ pm_err pmi_master_start(pmi_master *master);
 void pmi_master_close(pmi_master *master);
 bool pmi_master_is(const pm_server *server);
 
-/* ---- Between the files of this module ----------------------------------- */
+/* ---- Between the files of this module ---------------------------------- */
 static inline pm_loop *pmi_master_loop(const pmi_master *master)
 {
     return pm_app_loop(master->app);

@@ -198,8 +198,6 @@ static pm_err presence_watch(presence_watcher *watcher, const char *uid,
     presence_entry *entry = presence_entry_of(row, watcher);
     if (entry) {
         entry->number = number;
-        pmi_list_remove(&entry->in_watcher); /* it may have been gone */
-        pmi_list_add(&watcher->entries, &entry->in_watcher);
         return PM_OK;
     }
     entry = pmi_zalloc(presence->env, sizeof *entry);

@@ -211,17 +211,13 @@ static void far_gone(presence_far *far, const char *uid, uint64_t number)
            watched->number == number) {
         pmi_stake *stake =
             PMI_OUTER(watched->stakes.next, pmi_stake, in_watched);
-        bool last;
         watched->known = false;
         if (pmi_list_empty(&watched->stakes)) {
             watched_free(watched);
             return;
         }
-        last = watched->stakes.next == watched->stakes.prev;
         pmi_list_remove(&stake->in_watched);
         stake->watched = NULL;
-        if (last)
-            watched_free(watched);
         stake->gone(stake);
     }
 }
@@ -393,9 +389,7 @@ static void far_lost(presence_far *far)
         ((presence_watched *)walk.value)->number = number;
     walk = pmi_map_begin(&far->watched);
     while (pmi_map_next(&walk)) {
-        presence_watched *watched = walk.value;
-        if (watched->number != number)
-            continue;
+        const presence_watched *watched = walk.value;
         pmi_format(uid, sizeof uid, "%s", watched->uid);
         far_gone(far, uid, number);
     }

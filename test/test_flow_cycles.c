@@ -2,7 +2,6 @@
 /* test_flow_cycles.c -- 10,000 times: an app is made and started, one client comes over TCP or
  * WebSocket and asks, the app stops and is freed. Live bytes and open
  * descriptors are the same before and after. */
-#define TEST_PUBLIC
 #include "test.h"
 
 #include <dirent.h>

@@ -3,7 +3,6 @@
  * and the client hears 500 at once; the backend comes back and is used again.
  * And a host that owns the event_base and leaves SIGPIPE alone survives a peer
  * that resets while it is written to. */
-#define TEST_PUBLIC
 #include "test.h"
 
 #include <arpa/inet.h>

@@ -3,7 +3,6 @@
  * in processes of their own, which are killed, stopped and started again all
  * the while: every call completes exactly once and not later than its deadline,
  * and nothing is left. */
-#define TEST_PUBLIC
 #include "test.h"
 
 #include <arpa/inet.h>

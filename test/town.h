@@ -208,7 +208,7 @@ static inline person *town_enter(town *t, pm_app *front, const char *uid)
     return town_person(t, front, uid, PMI_FRAMING_STREAM);
 }
 
-static const pmi_pushes *pushes_of(const pm_app *app)
+static inline const pmi_pushes *pushes_of(const pm_app *app)
 {
     return pmi_channels_pushes(pmi_app_channels(app));
 }
