@@ -198,6 +198,22 @@ void pmi_chunk_pool_fini(pmi_chunk_pool *pool)
     pool->kept = 0;
 }
 
+/* More are in use than ever before: an eighth more is kept ready, so that the
+ * next records, ever smaller ones, find a chunk there. No memory: none is. */
+static void chunk_pool_ahead(pmi_chunk_pool *pool)
+{
+    for (uint32_t i = pool->out / 8; i && pool->kept < pool->keep; i--) {
+        pmi_chunk *chunk = pmi_chunk_new(pool->env, pool->chunk_cap);
+        if (!chunk)
+            return;
+        chunk->pool = pool;
+        chunk->refs = 0;
+        chunk->next_free = pool->free;
+        pool->free = chunk;
+        pool->kept++;
+    }
+}
+
 pmi_chunk *pmi_chunk_pool_get(pmi_chunk_pool *pool)
 {
     pmi_chunk *chunk = pool->free;
@@ -212,6 +228,7 @@ pmi_chunk *pmi_chunk_pool_get(pmi_chunk_pool *pool)
         if (!chunk)
             return NULL;
         chunk->pool = pool;
+        chunk_pool_ahead(pool);
     }
     pool->out++;
     return chunk;

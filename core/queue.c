@@ -7,20 +7,32 @@
  * Start reading at pmi_queue_room(). */
 #include "queue.h"
 
-enum { QUEUE_SEGMENTS_KEPT = 4096 };
+enum { QUEUE_SEGMENTS_KEPT = 4096, QUEUE_SEGMENTS_AHEAD = 16 };
 
 /* ---- Segments ---------------------------------------------------------- */
+/* Several at a time: a new record of how many are in use is not the last. */
+static void queue_segments_ahead(pmi_segment_pool *pool)
+{
+    for (int i = 0; i < QUEUE_SEGMENTS_AHEAD; i++) {
+        pmi_segment *seg = pmi_alloc(pmi_loop_env(pool->loop), sizeof *seg);
+        if (!seg)
+            return;
+        seg->next = pool->free;
+        pool->free = seg;
+        pool->kept++;
+    }
+}
+
 static pmi_segment *queue_segment_new(pmi_segment_pool *pool)
 {
-    pmi_segment *seg = pool->free;
-    if (seg) {
-        pool->free = seg->next;
-        pool->kept--;
-    } else {
-        seg = pmi_alloc(pmi_loop_env(pool->loop), sizeof *seg);
-        if (!seg)
-            return NULL;
-    }
+    pmi_segment *seg;
+    if (!pool->free)
+        queue_segments_ahead(pool);
+    seg = pool->free;
+    if (!seg)
+        return NULL;
+    pool->free = seg->next;
+    pool->kept--;
     *seg = (pmi_segment){0};
     return seg;
 }
