@@ -14,6 +14,7 @@ async function enter(page, name) {
     await page.fill('#room', 'lobby');
     await page.click('#login button');
     await harness.waitForText(page, '#users li', name);
+    assert.ok(await page.isHidden('#login') && await page.isVisible('#talk'));
 }
 
 async function story(t) {
