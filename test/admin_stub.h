@@ -28,12 +28,18 @@ typedef struct stub {
 
 static inline void stub_note(stub *s, const char *word, pm_slice more)
 {
-    size_t left = STUB_HEARD_MAX - s->heard_len;
-    int n =
-        snprintf(s->heard + s->heard_len, left, "%s%s%.*s\n", word,
-                 more.len ? " " : "", (int)more.len, (const char *)more.data);
-    if (n > 0 && (size_t)n < left)
-        s->heard_len += (size_t)n;
+    size_t len = strlen(word);
+    if (s->heard_len + len + more.len + 3 > STUB_HEARD_MAX)
+        return;
+    memcpy(s->heard + s->heard_len, word, len);
+    s->heard_len += len;
+    if (more.len) {
+        s->heard[s->heard_len++] = ' ';
+        memcpy(s->heard + s->heard_len, more.data, more.len);
+        s->heard_len += more.len;
+    }
+    s->heard[s->heard_len++] = '\n';
+    s->heard[s->heard_len] = 0;
 }
 
 static inline void stub_send(stub *s, const void *bytes, size_t len)
