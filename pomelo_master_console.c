@@ -18,6 +18,7 @@
 #define CONSOLE_LOOK_MS 50   /* between two looks at a job */
 #define CONSOLE_JOB_MS 15000 /* its time */
 #define CONSOLE_IDS_MAX 4096
+#define CONSOLE_DRAIN_MS 3000
 
 static const pm_slice console_nothing = {NULL, 0};
 
@@ -229,6 +230,7 @@ static void console_job_go(console_job *job)
 
 void pmi_master_console_close(pmi_master *master)
 {
+    pmi_task_cancel(&master->stop);
     while (!pmi_list_empty(&master->jobs)) {
         console_job *job = PMI_OUTER(master->jobs.next, console_job, in_jobs);
         pm_admin_fail(job->call, pm_strerror(PM_ECLOSED));
@@ -236,14 +238,22 @@ void pmi_master_console_close(pmi_master *master)
     }
 }
 
-/* The master's own end. */
-static void console_stop_self(pmi_master *master, bool at_once)
+static void console_stop_now(pmi_task *task)
 {
+    pmi_master *master = PMI_OUTER(task, pmi_master, stop);
     const pm_master_opts *opts = master->opts;
     if (opts->stop)
-        opts->stop(master->app, at_once, opts->ctx);
+        opts->stop(master->app, master->stop_at_once, opts->ctx);
     else
-        pm_app_stop(master->app, at_once ? 0 : 3000, NULL, NULL);
+        pm_app_stop(master->app, master->stop_at_once ? 0 : CONSOLE_DRAIN_MS,
+                    NULL, NULL);
+}
+
+/* The master's own end, on a later turn: the answer leaves first. */
+static void console_stop_self(pmi_master *master, bool at_once)
+{
+    master->stop_at_once = at_once;
+    pmi_loop_defer(pmi_master_loop(master), &master->stop, console_stop_now);
 }
 
 /* ---- stop -------------------------------------------------------------- */

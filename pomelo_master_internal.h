@@ -57,10 +57,10 @@ struct pmi_master {
     uint32_t links_count, strangers;
     pmi_map servers; /* id -> pmi_master_server */
     pmi_link jobs;   /* of consoles, waiting for something to be so */
-    pmi_task begin;
+    pmi_task begin, stop;
     uint64_t registrations;
     pm_master_counts counts;
-    bool started_over, closed;
+    bool started_over, stop_at_once, closed;
 };
 
 /* Makes nothing unless the app's type is "master". */
