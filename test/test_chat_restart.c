@@ -1,0 +1,307 @@
+/* SPDX-License-Identifier: MIT */
+/* test_chat_restart.c -- the chat in seven processes, of which one after the
+ * other is killed under load and started again: the gate, a connector, a chat
+ * server. Every request of users on other connectors is answered, no other
+ * process dies, and within 3 s of its start the system is whole. */
+#include "test.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+
+enum { SERVERS = 7, USERS = 9, WHOLE_MS = 3000 };
+
+static const char *const restart_ids[SERVERS] = {
+    "gate-server-1",      "connector-server-1", "connector-server-2",
+    "connector-server-3", "chat-server-1",      "chat-server-2",
+    "chat-server-3"};
+
+typedef struct user {
+    struct restart *r;
+    pm_client *client;
+    int connector;    /* 1..3 */
+    bool waits;       /* for an answer */
+    uint64_t next_ms; /* it speaks a hundred times a second */
+    bool in;          /* the last answer was 200-like, not a 500 */
+    long asked, answered, refused, lost;
+    char name[16], room[16];
+} user;
+
+typedef struct restart {
+    pm_loop *loop;
+    uint16_t base;
+    pid_t pids[SERVERS];
+    user users[USERS];
+} restart;
+
+static uint64_t restart_now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+static void restart_spawn(restart *r, int server)
+{
+    const char *build = getenv("PM_BUILD");
+    char program[512], base[16], id[32];
+    char *argv[] = {program, "--port-base", base, "--web-port",
+                    "0",     "--id",        id,   NULL};
+    snprintf(program, sizeof program, "%s/examples/chat/chat",
+             build ? build : "build");
+    snprintf(base, sizeof base, "%u", (unsigned)r->base);
+    snprintf(id, sizeof id, "%s", restart_ids[server]);
+    r->pids[server] = fork();
+    assert_true(r->pids[server] >= 0);
+    if (r->pids[server])
+        return;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (!freopen("/dev/null", "w", stdout) ||
+        !freopen("/dev/null", "w", stderr))
+        _exit(126);
+    execv(program, argv);
+    _exit(127);
+}
+
+static void restart_kill(restart *r, int server)
+{
+    int status;
+    kill(r->pids[server], SIGKILL);
+    assert_int_equal(waitpid(r->pids[server], &status, 0), r->pids[server]);
+}
+
+/* Nobody but whom we killed has ended. */
+static void restart_all_live(const restart *r)
+{
+    for (int i = 0; i < SERVERS; i++)
+        assert_int_equal(waitpid(r->pids[i], NULL, WNOHANG), 0);
+}
+
+static void restart_turn(restart *r)
+{
+    struct timespec pause = {0, 200000};
+    pm_loop_poll(r->loop, 0);
+    nanosleep(&pause, NULL);
+}
+
+/* ---- Users ------------------------------------------------------------- */
+
+static void user_answered(pm_client *client, pm_err err, pm_body body,
+                          void *ctx)
+{
+    user *u = ctx;
+    bool bad =
+        body.data.len >= 11 && !memcmp(body.data.data, "{\"code\":500", 11);
+    (void)client;
+    u->waits = false;
+    if (err)
+        u->lost++;
+    else
+        u->answered++;
+    u->refused += err == PM_OK && bad;
+    u->in = err == PM_OK && !bad;
+}
+
+static void user_ask(user *u, const char *route, const char *body)
+{
+    u->waits = pm_client_request(u->client, route, pm_body_text(body),
+                                 user_answered, u) == PM_OK;
+    u->asked += u->waits;
+}
+
+static void user_enter(user *u)
+{
+    char body[96];
+    snprintf(body, sizeof body, "{\"username\":\"%s\",\"rid\":\"%s\"}", u->name,
+             u->room);
+    user_ask(u, "connector.entryHandler.enter", body);
+}
+
+static void user_connect(user *u)
+{
+    pm_client_opts opts = pm_client_opts_default();
+    opts.loop = u->r->loop;
+    opts.host = "127.0.0.1";
+    opts.port = (uint16_t)(u->r->base + 49 + u->connector);
+    opts.reconnect = true;
+    opts.request_ms = 5000;
+    assert_ok(pm_client_new(&u->client, &opts));
+}
+
+/* Connected, entered and heard by its room; false after WHOLE_MS. */
+static bool user_settles(user *u)
+{
+    uint64_t end = restart_now_ms() + WHOLE_MS;
+    bool entered = false;
+    u->in = false;
+    while (restart_now_ms() < end) {
+        restart_turn(u->r);
+        if (u->waits || !pm_client_is_connected(u->client))
+            continue;
+        if (u->in && entered)
+            return true;
+        if (entered)
+            user_ask(u, "chat.chatHandler.send",
+                     "{\"content\":\"x\",\"target\":\"*\"}");
+        else if (u->in)
+            entered = true, u->in = false;
+        else
+            user_enter(u);
+    }
+    return false;
+}
+
+/* Everybody speaks all the while. */
+static void restart_load(restart *r, uint64_t ms, int but)
+{
+    uint64_t end = restart_now_ms() + ms;
+    while (restart_now_ms() < end) {
+        for (int i = 0; i < USERS; i++) {
+            user *u = &r->users[i];
+            if (u->connector == but || u->waits ||
+                restart_now_ms() < u->next_ms)
+                continue;
+            u->next_ms = restart_now_ms() + 10;
+            user_ask(u, "chat.chatHandler.send",
+                     "{\"content\":\"x\",\"target\":\"*\"}");
+        }
+        restart_turn(r);
+    }
+}
+
+/* A stranger asks the gate, and each room of the three chat servers works. */
+static bool restart_is_whole(restart *r, int killed)
+{
+    static int fresh;
+    bool whole = true;
+    for (int i = 0; i < 6 && whole; i++) {
+        user u = {.r = r, .connector = 1 + i % 3};
+        snprintf(u.name, sizeof u.name, "new%d", fresh++);
+        snprintf(u.room, sizeof u.room, "room%d", i);
+        user_connect(&u);
+        whole = user_settles(&u);
+        pm_client_free(u.client);
+    }
+    if (killed == 0 && whole) {
+        user u = {.r = r, .connector = -35}; /* the gate: base + 14 */
+        user_connect(&u);
+        uint64_t end = restart_now_ms() + WHOLE_MS;
+        while (!u.in && restart_now_ms() < end) {
+            restart_turn(r);
+            if (!u.waits && pm_client_is_connected(u.client))
+                user_ask(&u, "gate.gateHandler.queryEntry", "{\"uid\":\"x\"}");
+        }
+        whole = u.in;
+        pm_client_free(u.client);
+    }
+    return whole;
+}
+
+static void restart_one(restart *r, int server)
+{
+    int but = server >= 1 && server <= 3 ? server : 0;
+    long before = 0, after = 0, lost = 0, refused = 0;
+    uint64_t began;
+    for (int i = 0; i < USERS; i++)
+        before += r->users[i].answered;
+    restart_load(r, 300, 0);
+    restart_kill(r, server);
+    restart_load(r, 500, but);
+    restart_spawn(r, server);
+    began = restart_now_ms();
+    assert_true(restart_is_whole(r, server));
+    printf("%-20s killed: whole %llu ms after its start", restart_ids[server],
+           (unsigned long long)(restart_now_ms() - began));
+    assert_true(restart_now_ms() - began < WHOLE_MS);
+    restart_load(r, 300, but);
+    for (int i = 0; i < USERS; i++) {
+        user *u = &r->users[i];
+        for (int n = 0; u->waits && n < 5000 && u->connector != but; n++)
+            restart_turn(r);
+        after += u->answered;
+        refused += u->refused;
+        lost += u->connector == but ? 0 : u->lost;
+    }
+    printf(", %ld answers, %ld of them 500 so far, %ld lost\n", after - before,
+           refused, lost);
+    assert_int_equal(lost, 0);
+    restart_all_live(r);
+    for (int i = 0; i < USERS && but; i++) { /* they come back */
+        user *u = &r->users[i];
+        if (u->connector != but)
+            continue;
+        u->lost = 0;
+        assert_true(user_settles(u));
+    }
+}
+
+static bool restart_port_is_free(int port)
+{
+    struct sockaddr_in addr = {.sin_family = AF_INET,
+                               .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+                               .sin_port = htons((uint16_t)port)};
+    int fd = socket(AF_INET, SOCK_STREAM, 0), one = 1;
+    bool is_free;
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    is_free = bind(fd, (struct sockaddr *)&addr, sizeof addr) == 0;
+    close(fd);
+    return is_free;
+}
+
+/* Between the ports of test_chat_processes and those of outgoing
+ * connections. */
+static uint16_t restart_base(void)
+{
+    static const int offsets[] = {14,   50,   51,   52,   1050,
+                                  1051, 1052, 3050, 3051, 3052};
+    for (int i = 0; i < 40; i++) {
+        int base = 8000 + (getpid() + i) % 40 * 100;
+        size_t n = 0;
+        while (n < 10 && restart_port_is_free(base + offsets[n]))
+            n++;
+        if (n == 10)
+            return (uint16_t)base;
+    }
+    fail_msg("no free ports");
+    return 0;
+}
+
+static void test_restarts_under_load(void **state)
+{
+    static const int order[] = {0, 1, 4, 5};
+    static restart r;
+    (void)state;
+    r.base = restart_base();
+    for (int i = 0; i < SERVERS; i++)
+        restart_spawn(&r, i);
+    assert_ok(pm_loop_new(&r.loop, NULL));
+    for (int i = 0; i < USERS; i++) {
+        user *u = &r.users[i];
+        u->r = &r;
+        u->connector = 1 + i % 3;
+        snprintf(u->name, sizeof u->name, "user%d", i);
+        snprintf(u->room, sizeof u->room, "room%d", i / 3);
+        user_connect(u);
+    }
+    for (int i = 0; i < USERS; i++) {
+        assert_true(user_settles(&r.users[i]));
+        r.users[i].lost = r.users[i].refused = 0;
+    }
+    for (size_t i = 0; i < sizeof order / sizeof *order; i++)
+        restart_one(&r, order[i]);
+    for (int i = 0; i < USERS; i++)
+        pm_client_free(r.users[i].client);
+    assert_ok(pm_loop_free(r.loop));
+    for (int i = 0; i < SERVERS; i++)
+        restart_kill(&r, i);
+}
+
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(test_restarts_under_load),
+};
+
+TEST_MAIN(tests)
