@@ -19,7 +19,7 @@ static const cli_command commands[] = {
      "chat server, a master, their config, and a page. DIR: the working\n"
      "folder. A folder that is not empty is left alone unless --force.",
      cli_init},
-    {"start", "edtiD", "",
+    {"start", "edtiDj", "",
      "Starts the project of the working folder: its binary as the master,\n"
      "which starts every server of config/servers.json. With --type or --id\n"
      "only these servers, without a master (--type master: the master alone).",

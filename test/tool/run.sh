@@ -23,6 +23,7 @@ finish() {
         case $(readlink "/proc/$p/exe") in "$work"/*) kill -9 "$p" ;; esac
     done 2>/dev/null
     rm -rf "$work"
+    [ -z "$claim" ] || rmdir "$claim"
 }
 trap finish EXIT
 trap 'exit 1' INT TERM
@@ -43,15 +44,26 @@ listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
 # Ports of the project, counted from its base.
 OFFSETS='1 5 14 50 51 150 151 250 260 270 271'
+# Claimed by a folder, so that two runs at a time do not find the same ones.
+claim=
 free_base() {
-    local base=$((12000 + $$ % 60 * 300)) i offset
+    local i offset
+    base=$((12000 + $$ % 60 * 300))
     for i in $(seq 60); do
-        for offset in $OFFSETS; do
-            listens $((base + offset)) && break
-        done || { echo "$base"; return; }
+        claim=${TMPDIR:-/tmp}/pomelo-tool-ports-$base
+        if mkdir "$claim" 2>/dev/null; then
+            for offset in $OFFSETS; do
+                listens $((base + offset)) && break
+            done || return 0
+            rmdir "$claim"
+        fi
         base=$((base + 300))
-        [ "$base" -lt 32000 ] || base=12000
+        [ "$base" -lt 30000 ] || base=12000
     done
+    claim=
+    fail 'there are free ports'
+    total
+    exit 1
 }
 
 # ---- Questions about the cluster ------------------------------------------
@@ -72,7 +84,7 @@ is_new() { local p; p=$(pid_of "$1"); [ -n "$p" ] && [ "$p" != "$2" ]; }
 says() { [ "$("${@:2}" >/dev/null 2>&1; echo $?)" -eq "$1" ]; }
 talk() { "$work/talk" $((base + 14)) "$@"; }
 
-# ---- The project -----------------------------------------------------------
+# ---- The project ----------------------------------------------------------
 
 "$MAKE" -s BUILD="$BUILD" CC="$CC" all "$BUILD/tools/pomelo" >"$work/make.log" 2>&1
 try 'make install' "$MAKE" -s BUILD="$BUILD" CC="$CC" install PREFIX="$prefix"
@@ -82,7 +94,7 @@ if ! command -v pomelo | grep -q "^$prefix"; then
     total
     exit 1
 fi
-base=$(free_base)
+free_base
 cd "$work" || exit 1
 
 init() { pomelo init --port-base "$base" Hello >"$work/init.log"; }
@@ -105,7 +117,7 @@ try 'the test user builds' "$CC" -std=c11 -D_GNU_SOURCE -o "$work/talk" \
     "$tree/test/tool/talk.c" $(pkg-config --cflags --libs pomelo libcjson) \
     "-Wl,-rpath,$prefix/lib"
 
-# ---- start, list -------------------------------------------------------------
+# ---- start, list ----------------------------------------------------------
 
 try 'without a cluster list says so' says 3 pomelo list
 began=$(now_ms)
@@ -147,7 +159,7 @@ fi
 verdict 'args arrive verbatim' "$(tr '\0' '\n' <"/proc/$chat/cmdline" | tail -n +2 |
     diff - <(printf '%s\n' --env 'a b' '{"x":1}' '' --env development --id chat-server-1))"
 
-# ---- The page -------------------------------------------------------------------
+# ---- The page -------------------------------------------------------------
 
 modules=$tree/$BUILD/browser/node_modules
 [ "${BUILD#/}" = "$BUILD" ] || modules=$BUILD/browser/node_modules
@@ -166,7 +178,7 @@ else
     add_total page "$(printf '%s\n' "$out" | tail -n 1)" "$status"
 fi
 
-# ---- A server dies ----------------------------------------------------------------
+# ---- A server dies --------------------------------------------------------
 
 # Every process whose log, emptied before, does not tell that the chat server
 # is away.
@@ -189,7 +201,7 @@ verdict '... from the kill' "$([ "$took" -lt 5000 ] || echo "$took ms")"
 try '... and used again' talk two 5
 remember
 
-# ---- add, restart, stop one -----------------------------------------------------------
+# ---- add, restart, stop one -----------------------------------------------
 
 try 'add' pomelo add id=chat-server-9 serverType=chat host=127.0.0.1 port=$((base + 260))
 try '... and it is there' wait_for 5 server chat-server-9
@@ -211,7 +223,7 @@ verdict '... and it is gone' "$(gone "$old" || echo "pid $old lives")"
 try 'stop of nobody' says 1 pomelo stop nobody
 chat=$(pid_of chat-server-1)
 
-# ---- The master dies ---------------------------------------------------------------------
+# ---- The master dies ------------------------------------------------------
 
 kill -9 "$master"
 try 'without the master users talk' talk three 5
@@ -222,7 +234,7 @@ verdict '... with the same processes' "$([ "$(pid_of chat-server-1)" = "$chat" ]
     echo "chat-server-1 was $chat, is $(pid_of chat-server-1)")"
 remember
 
-# ---- stop ------------------------------------------------------------------------------------
+# ---- stop -----------------------------------------------------------------
 
 try 'stop' pomelo stop
 verdict '... leaves no process' "$(for p in $PIDS; do gone "$p" || ps -o args= -p "$p"; done)"
@@ -235,8 +247,8 @@ remember
 kill -INT "$front"
 wait "$front"
 status=$?
-verdict 'Ctrl-C: it ends well' "$([ "$status" -eq 0 ] || echo "status $status"
-    tail -n 5 "$work/foreground" | sed -n "$([ "$status" -eq 0 ] && echo d || echo p)")"
+verdict 'Ctrl-C: it ends well' "$([ "$status" -eq 0 ] ||
+    { echo "status $status"; tail -n 5 "$work/foreground"; })"
 verdict '... and all with it' "$(all_gone || echo "of: $PIDS")"
 verdict '... leaving no port' "$(no_port || echo 'one listens')"
 
@@ -250,6 +262,27 @@ wait_for 5 has_count 5
 remember
 try 'kill' pomelo kill
 verdict '... leaves nobody' "$(all_gone || echo "of: $PIDS")"
+
+# ---- Without a master; from another folder --------------------------------
+
+cd "$work" || exit 1
+pomelo start --directory Hello --type connector >/dev/null 2>&1 &
+front=$!
+both_listen() { listens $((base + 50)) && listens $((base + 51)); }
+try 'start of a type, without a master' wait_for 5 both_listen
+verdict '... starts nobody else' "$(! listens $((base + 14)) || echo 'the gate runs')"
+kill -TERM "$front"
+wait "$front"
+verdict '... and all stop with it' "$(no_port || echo 'one listens')"
+gate=$(pomelo start -d Hello -i gate-server-1 -D --json | sed -n 's/.*"pid":\([0-9]*\).*/\1/p')
+PIDS="$PIDS $gate"
+try 'start --id --daemon tells the pid' kill -0 "${gate:-0}"
+try '... and it listens' wait_for 5 listens $((base + 14))
+try 'start of nobody' says 1 pomelo start -d Hello -i nobody
+try 'start, where no project is' says 1 pomelo start -d "$prefix"
+[ -z "$gate" ] || kill -TERM "$gate"
+try '... and it stops' wait_for 5 all_gone
+cd "$project" || exit 1
 
 if [ "$FAILED" -gt 0 ]; then
     mkdir -p "$tree/$BUILD/tool"
