@@ -10,7 +10,7 @@ echo '/* template.c -- made by tools/embed.sh; what it holds is tools/template. 
 echo '#include "tools/pomelo_cli.h"'
 i=0
 for pair in "$@"; do
-    echo "static const unsigned char file_$i[] = {"
+    echo "static const unsigned char file_${i}[] = {"
     od -An -v -tu1 "${pair#*=}" | sed 's/  */,/g; s/^,//; s/$/,/'
     echo '0};'
     i=$((i + 1))
