@@ -106,26 +106,34 @@ static void console_round_heard(const pm_admin_result *result, void *ctx)
         console_round_end(round);
 }
 
-/* Asks every server, and answers for the master itself. */
+static bool console_is_frontend(const pmi_master_server *server)
+{
+    const pm_server *entry = pm_server_find(server->master->app, server->id);
+    return entry && entry->frontend;
+}
+
+/* Asks every server that it concerns, and answers for the master itself. */
 static void console_gather(pmi_master *master, pm_admin_call *call,
                            const char *module, const char *question,
                            pm_slice body)
 {
     console_round *round = console_round_new(master, call);
+    bool clients =
+        !strcmp(question, "connections") || !strcmp(question, "logins");
     pmi_map_walk walk;
     pmi_buf own;
     if (!round)
         return;
     pmi_buf_init(&own, round->out.env, SIZE_MAX);
-    if (strcmp(question, "connections") != 0 &&
-        strcmp(question, "channels") != 0 &&
+    if (!clients && strcmp(question, "channels") != 0 &&
         pmi_facts_tell(&master->facts, question, "", &own) && !own.failed)
         console_round_put(round, pm_app_server(master->app)->id,
                           pmi_buf_slice(&own));
     pmi_buf_fini(&own);
     walk = pmi_map_begin(&master->servers);
     while (pmi_map_next(&walk))
-        if (pmi_master_ask(walk.value, module, body, console_round_heard,
+        if ((!clients || console_is_frontend(walk.value)) &&
+            pmi_master_ask(walk.value, module, body, console_round_heard,
                            round) == PM_OK)
             round->waits++;
     round->whole = true;
