@@ -477,8 +477,7 @@ static void test_add(void **state)
         "{\"signal\":\"add\",\"args\":[\"host=127.0.0.1\"]}",
         "{\"signal\":\"add\",\"args\":[\"serverType=chat\",\"nothing\"]}",
         "{\"signal\":\"add\",\"args\":[\"serverType=chat\",\"=1\"]}",
-        "{\"signal\":\"add\",\"args\":[\"serverType=chat\",\"id=chat-2\","
-        "\"port=70000\"]}"};
+        "{\"signal\":\"add\",\"args\":[\"serverType=c\",\"port=70000\"]}"};
     town t;
     pm_console *c;
     const pm_server *added;
