@@ -13,19 +13,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* A port that is free just now. */
-static uint16_t process_free_port(void)
-{
-    struct sockaddr_in addr = {.sin_family = AF_INET,
-                               .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t len = sizeof addr;
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    assert_int_equal(bind(fd, (struct sockaddr *)&addr, sizeof addr), 0);
-    assert_int_equal(getsockname(fd, (struct sockaddr *)&addr, &len), 0);
-    close(fd);
-    return ntohs(addr.sin_port);
-}
-
 typedef struct process {
     pm_server servers[2];
     pm_loop *loop;
@@ -181,8 +168,8 @@ static void process_setup(process *p)
                        .host = "127.0.0.1",
                        .frontend = true};
     pm_server back = {.id = "chat-1", .type = "chat", .host = "127.0.0.1"};
-    front.port = process_free_port();
-    back.port = process_free_port();
+    front.port = test_free_port();
+    back.port = test_free_port();
     p->servers[0] = front;
     p->servers[1] = back;
     process_spawn(p);
@@ -287,7 +274,7 @@ static void test_host_survives_resets(void **state)
     h.p.servers[0] = front;
     h.p.servers[1] = front;
     h.p.servers[1].id = "connector-2";
-    h.p.servers[1].client_port = process_free_port();
+    h.p.servers[1].client_port = test_free_port();
     h.p.front = process_app(&h.p, "connector-1");
     assert_ok(pm_app_timer(h.p.front, 1, 1, host_noise, NULL, NULL));
     process_connect(&h.p, PM_TRANSPORT_TCP);

@@ -52,18 +52,6 @@ static uint64_t storm_now_us(void)
     return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
 }
 
-static uint16_t storm_free_port(void)
-{
-    struct sockaddr_in addr = {.sin_family = AF_INET,
-                               .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t len = sizeof addr;
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    assert_int_equal(bind(fd, (struct sockaddr *)&addr, sizeof addr), 0);
-    assert_int_equal(getsockname(fd, (struct sockaddr *)&addr, &len), 0);
-    close(fd);
-    return ntohs(addr.sin_port);
-}
-
 /* ---- The servers ------------------------------------------------------- */
 
 static void storm_echo(pm_call *call, void *ctx)
@@ -235,8 +223,8 @@ static void test_storm(void **state)
     s.servers[0] = (pm_server){.id = "caller-1", .type = "caller"};
     for (int i = 0; i < STORM_SERVERS; i++) {
         snprintf(ids[i], sizeof ids[i], "chat-%d", i + 1);
-        s.servers[i + 1] = (pm_server){
-            .id = ids[i], .type = "chat", .port = storm_free_port()};
+        s.servers[i + 1] =
+            (pm_server){.id = ids[i], .type = "chat", .port = test_free_port()};
     }
     for (int i = 0; i < STORM_SERVERS; i++)
         storm_spawn(&s, i);
