@@ -105,7 +105,8 @@ static inline pm_slice pmi_cursor_bytes(pmi_cursor *c, size_t n)
         s.len = 0;
         return s;
     }
-    c->at += n;
+    if (n) /* an empty cursor may stand on NULL */
+        c->at += n;
     return s;
 }
 

@@ -361,7 +361,8 @@ static void test_dispatch(void **state)
         bool plain = vectors_plain(pmi_json_get(v, "uid"), false, &uid);
         if (plain && cJSON_IsString(uid)) {
             const char *text = uid->valuestring;
-            assert_int_equal(pmi_route_crc(text), vectors_number(v, "crc32"));
+            assert_int_equal(pmi_route_crc(text),
+                             (int32_t)vectors_number(v, "crc32"));
             cJSON_ArrayForEach(index, pmi_json_get(v, "index"))
             {
                 size_t n = strtoul(index->string, NULL, 10);
