@@ -62,6 +62,7 @@ static pmi_server *cluster_new_record(const pmi_env *env, const pm_server *from)
         return NULL;
     }
     server->refs = 1;
+    server->rank = UINT32_MAX;
     return server;
 }
 
@@ -125,6 +126,23 @@ static void cluster_list_remove(pmi_cluster *cluster, pmi_server *server)
     of->list.version++;
 }
 
+void pmi_cluster_place(pmi_cluster *cluster, pmi_server *server, uint32_t rank)
+{
+    cluster_type *of;
+    size_t i = 0;
+    if (server->rank == rank)
+        return;
+    server->rank = rank;
+    cluster_list_remove(cluster, server);
+    of = cluster_type_of(cluster, pm_text(server->pub.type));
+    while (i < of->list.count && of->list.at[i]->rank <= rank)
+        i++;
+    memmove(of->list.at + i + 1, of->list.at + i,
+            (of->list.count - i) * sizeof *of->list.at);
+    of->list.at[i] = server;
+    of->list.count++;
+}
+
 /* ---- The table --------------------------------------------------------- */
 
 static pm_err cluster_add(pmi_cluster *cluster, const pm_server *server,
@@ -180,6 +198,7 @@ pm_err pmi_cluster_new(pm_app *app, const pm_server *servers, size_t count,
         pm_err err = cluster_add(cluster, &servers[i], &record);
         if (err)
             return err == PM_ENOMEM ? err : PM_ECONFIG;
+        record->rank = (uint32_t)i;
     }
     return PM_OK;
 }

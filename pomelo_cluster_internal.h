@@ -13,6 +13,7 @@ typedef struct pmi_server {
     pm_server pub;     /* strings owned by the record */
     pmi_link in_table; /* table order */
     uint32_t refs;
+    uint32_t rank;      /* its place among those of its type */
     uint32_t in_flight; /* calls without an answer, for the `la` router */
     bool up;            /* a proven link, or this app itself */
     bool removed;
@@ -32,6 +33,10 @@ typedef struct pmi_cluster pmi_cluster;
 pm_err pmi_cluster_new(pm_app *app, const pm_server *servers, size_t count,
                        pmi_cluster **out);
 void pmi_cluster_free(pmi_cluster *cluster);
+/* Puts it behind those of its type with a smaller rank: so every process has
+ * the same order, whoever has come back when. At first the rank is the place in
+ * the table that the app was made with; who is added later comes last. */
+void pmi_cluster_place(pmi_cluster *cluster, pmi_server *server, uint32_t rank);
 pmi_server *pmi_cluster_find(pmi_cluster *cluster, const char *id);
 /* NULL when the type has never had a server. Borrowed until the table changes.
  */

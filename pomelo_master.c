@@ -50,6 +50,7 @@ pmi_master_server *pmi_master_know(pmi_master *master, const pm_server *known)
     if (!server)
         return NULL;
     server->master = master;
+    server->order = ++master->last_order;
     server->id = pmi_strdup(env, known->id);
     server->type = pmi_strdup(env, known->type);
     if (server->id && server->type &&
@@ -302,9 +303,10 @@ static bool master_token_fits(const pmi_master *master, const char *type,
     return fits;
 }
 
-/* The info as it is announced: as it came, with the pid behind it. */
+/* The info as it is announced: as it came, with the pid behind it, and for
+ * servers of ours the place in which all are to have it. */
 static char *master_info(const pmi_master *master, const cJSON *info,
-                         int64_t pid)
+                         int64_t pid, uint32_t order)
 {
     const cJSON *member = cJSON_IsObject(info) ? info->child : NULL;
     char *text = NULL;
@@ -313,7 +315,8 @@ static char *master_info(const pmi_master *master, const cJSON *info,
     pmi_buf_init(&out, master->env, PMI_ADMIN_STRANGER_BYTES * 2);
     pmi_buf_add_byte(&out, '{');
     for (; member; member = member->next) {
-        if (pid && !strcmp(member->string, "pid"))
+        if ((pid && !strcmp(member->string, "pid")) ||
+            !strcmp(member->string, "order"))
             continue;
         if (count++)
             pmi_buf_add_byte(&out, ',');
@@ -325,6 +328,8 @@ static char *master_info(const pmi_master *master, const cJSON *info,
     if (pid)
         pmi_buf_add_format(&out, "%s\"pid\":%lld", count ? "," : "",
                            (long long)pid);
+    if (pmi_json_get(info, "incarnation"))
+        pmi_buf_add_format(&out, ",\"order\":%u", (unsigned)order);
     pmi_buf_add_byte(&out, '}');
     if (!out.failed)
         text = pmi_strndup(master->env, out.data, out.len);
@@ -382,12 +387,10 @@ static pmi_master_server *master_take(pmi_master *master, pmi_admin_link *link,
     const cJSON *info = pmi_json_get(tree, "info");
     const char *incarnation = pmi_admin_text(info, "incarnation");
     int64_t pid = (int64_t)pmi_admin_number(tree, "pid", INT64_MAX);
-    char *text = master_info(master, info, pid);
-    pmi_master_server *server = text ? pmi_master_know(master, who) : NULL;
-    if (!server) {
-        pmi_free(master->env, text);
-        return NULL;
-    }
+    pmi_master_server *server = pmi_master_know(master, who);
+    char *text = server ? master_info(master, info, pid, server->order) : NULL;
+    if (!text)
+        return NULL; /* at most its name is known */
     pmi_free(master->env, server->info);
     server->info = text;
     server->pid = pid;
@@ -673,8 +676,10 @@ static pm_err master_know_table(pmi_master *master)
     pmi_server *at = NULL;
     while ((at = pmi_cluster_next(cluster, at))) {
         pmi_master_server *server;
-        if (pmi_master_is(&at->pub))
+        if (pmi_master_is(&at->pub)) {
+            master->last_order++;
             continue;
+        }
         server = pmi_master_know(master, &at->pub);
         if (!server)
             return PM_ENOMEM;

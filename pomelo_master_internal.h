@@ -25,6 +25,7 @@ typedef struct pmi_master_server {
     char *info;           /* owned: what is announced; NULL: never registered */
     char incarnation[64]; /* of its process, as it says; "" */
     int64_t pid;
+    uint32_t order;        /* its place, from 1: the table's, then who came */
     uint64_t registration; /* number of the last one */
     pmi_admin_link *link;  /* NULL: not connected */
     pmi_timer grace, respawn;
@@ -59,6 +60,7 @@ struct pmi_master {
     pmi_link jobs;   /* of consoles, waiting for something to be so */
     pmi_task begin, stop;
     uint64_t registrations;
+    uint32_t last_order;
     pm_master_counts counts;
     bool started_over, stop_at_once, closed;
 };

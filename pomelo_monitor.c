@@ -175,15 +175,30 @@ static pm_err monitor_table(pmi_monitor *monitor, const pm_server *told,
     return err;
 }
 
+/* Where the master has it: routers that count on the order then choose alike
+ * in every process. */
+static void monitor_place(pmi_monitor *monitor, const char *id,
+                          const cJSON *info)
+{
+    pmi_cluster *cluster = pmi_app_cluster(monitor->app);
+    pmi_server *server = pmi_cluster_find(cluster, id);
+    uint32_t order = (uint32_t)pmi_admin_number(info, "order", UINT32_MAX);
+    if (server && order)
+        pmi_cluster_place(cluster, server, order - 1);
+}
+
 static pm_err monitor_add(pmi_monitor *monitor, const cJSON *info)
 {
     const char *incarnation = pmi_admin_text(info, "incarnation");
     pm_server server;
     monitor_told *told;
+    pm_err err;
     if (!pmi_admin_server(info, &server))
         return PM_EINVAL;
-    if (!strcmp(server.id, pm_app_server(monitor->app)->id))
+    if (!strcmp(server.id, pm_app_server(monitor->app)->id)) {
+        monitor_place(monitor, server.id, info);
         return PM_OK;
+    }
     told = pmi_map_get(&monitor->told, pm_text(server.id));
     if (!told) {
         told = pmi_zalloc(monitor->env, sizeof *told);
@@ -197,7 +212,10 @@ static pm_err monitor_add(pmi_monitor *monitor, const cJSON *info)
     told->doubt = false;
     pmi_format(told->incarnation, sizeof told->incarnation, "%s",
                incarnation ? incarnation : "");
-    return monitor_table(monitor, &server, info);
+    err = monitor_table(monitor, &server, info);
+    if (err == PM_OK && !monitor->closed)
+        monitor_place(monitor, server.id, info);
+    return err;
 }
 
 static void monitor_drop(pmi_monitor *monitor, const char *id)

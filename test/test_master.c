@@ -150,6 +150,68 @@ static void test_any_order(void **state)
     assert_int_equal(orders, 24);
 }
 
+/* ---- The same order everywhere ----------------------------------------- */
+
+enum { ORDER_MASTER, ORDER_GATE, ORDER_CHAT, ORDER_APPS = ORDER_CHAT + 3 };
+static const pm_server order_servers[ORDER_APPS] = {
+    {.id = "m", .type = "master", .port = 3005},
+    {.id = "g", .type = "gate", .port = 4000},
+    {.id = "c1", .type = "chat", .port = 4001},
+    {.id = "c2", .type = "chat", .port = 4002},
+    {.id = "c3", .type = "chat", .port = 4003},
+};
+
+static void order_start(town *t, pm_app **app, int i, bool whole)
+{
+    pm_app_opts opts = pm_app_opts_default();
+    opts.loop = t->loop;
+    opts.servers = whole ? order_servers : &order_servers[i];
+    opts.servers_count = whole ? ORDER_APPS : 1;
+    opts.server_id = order_servers[i].id;
+    opts.master.port = 3005;
+    assert_ok(pm_app_new(app, &opts));
+    assert_ok(pm_app_start(*app));
+}
+
+static void assert_order(const pm_app *app)
+{
+    assert_int_equal(pm_server_count(app, "chat"), 3);
+    for (size_t i = 0; i < 3; i++)
+        assert_string_equal(pm_server_at(app, "chat", i)->id,
+                            order_servers[ORDER_CHAT + i].id);
+}
+
+/* Routers that count on the order choose alike, whoever came, went and came
+ * back when, and whatever each process knew at first. */
+static void test_order(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 0; seed < 20; seed++) {
+        town t;
+        pm_app *app[ORDER_APPS] = {NULL};
+        town_begin(&t, seed);
+        order_start(&t, &app[ORDER_MASTER], ORDER_MASTER, true);
+        for (int n = 0; n < 40; n++) {
+            int i = 1 + (int)test_world_below(&t.world, ORDER_APPS - 1);
+            if (app[i])
+                pm_app_free(app[i]);
+            app[i] = NULL;
+            if (test_world_below(&t.world, 3))
+                order_start(&t, &app[i], i, test_world_below(&t.world, 2));
+            town_run(&t, test_world_below(&t.world, 3000));
+        }
+        for (int i = 1; i < ORDER_APPS; i++)
+            if (!app[i])
+                order_start(&t, &app[i], i, seed % 2);
+        town_run(&t, 8000);
+        for (int i = 1; i < ORDER_APPS; i++)
+            assert_order(app[i]);
+        for (int i = 0; i < ORDER_APPS; i++)
+            pm_app_free(app[i]);
+        town_end(&t);
+    }
+}
+
 /* ---- The master dies --------------------------------------------------- */
 
 static void remote_echo(pm_call *call, void *ctx)
@@ -631,6 +693,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_dies),
     cmocka_unit_test(test_link_breaks),
     cmocka_unit_test(test_any_order),
+    cmocka_unit_test(test_order),
     cmocka_unit_test(test_master_dies),
     cmocka_unit_test(test_dies_with_the_master),
     cmocka_unit_test(test_restart_storm),
