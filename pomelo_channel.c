@@ -193,13 +193,15 @@ static pm_err store_call(const pmi_channels *channels, store_change what,
 /* It may do anything in there, free the app included: whoever calls this
  * touches nothing afterwards, or stands inside the loop himself. */
 static void store_tell(pmi_channels *channels, store_change what,
-                       const char *name, const pm_receiver *member)
+                       const char *channel, const pm_receiver *member)
 {
     pm_loop *loop = pm_app_loop(channels->app);
+    char name[CHANNEL_TEXT_MAX + 1]; /* the channel may go */
     pm_err err;
     if (!channels->store.size ||
         pmi_app_state_of(channels->app) == PMI_APP_FREED)
         return;
+    pmi_format(name, sizeof name, "%s", channel);
     pmi_loop_enter(loop);
     err = store_call(channels, what, name, member);
     if (err) {
@@ -284,7 +286,9 @@ static pm_channel *channel_make(pmi_channels *channels, const char *name)
         return channel;
     pmi_loop_enter(loop);
     store_tell(channels, STORE_ADD, channel->name, NULL);
-    channel = channel_called(channels, name);
+    channel = pmi_app_state_of(app) == PMI_APP_FREED
+                  ? NULL
+                  : channel_called(channels, name);
     pmi_loop_leave(loop);
     return channel;
 }
@@ -526,12 +530,10 @@ static void channel_drop(pm_channel *channel, channel_member *member)
     const pmi_env *env = channels->env;
     pm_loop *loop = pm_app_loop(channels->app);
     pm_receiver was = {member->uid, member->group->frontend_id};
-    char name[CHANNEL_TEXT_MAX + 1];
     pmi_loop_enter(loop);
     member->refs++;
-    pmi_format(name, sizeof name, "%s", channel->name);
     channel_remove(channel, member);
-    store_tell(channels, STORE_REMOVE, name, &was);
+    store_tell(channels, STORE_REMOVE, channel->name, &was);
     channel_let_go(env, member);
     pmi_loop_leave(loop);
 }

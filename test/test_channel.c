@@ -394,6 +394,204 @@ static void test_one_large_channel(void **state)
     home_close(&h);
 }
 
+/* ---- The store --------------------------------------------------------- */
+
+typedef enum whim { NO_WHIM, FAIL, FREE_IT, DESTROY_IT } whim;
+
+/* "+room alice@c-1;" for each change, and what the store is up to. */
+typedef struct store {
+    home h;
+    char told[SEEN_MAX];
+    size_t len;
+    whim on_add, on_remove;
+    pm_err load;
+    int loads;
+} store;
+
+static void store_note(store *s, char what, const char *channel,
+                       const pm_receiver *member)
+{
+    s->len += (size_t)snprintf(s->told + s->len, SEEN_MAX - s->len,
+                               member ? "%c%s %s@%s;" : "%c%s;", what, channel,
+                               member ? member->uid : "",
+                               member ? member->frontend_id : "");
+}
+
+static pm_err store_whim(store *s, whim what, pm_app *app, const char *channel)
+{
+    if (what == FREE_IT) {
+        pm_app_free(app);
+        s->h.app = NULL;
+    }
+    if (what == DESTROY_IT)
+        pm_channel_destroy(pm_channel_get(app, channel, false));
+    return what == FAIL ? PM_ENET : PM_OK;
+}
+
+static pm_err store_add(pm_app *app, const char *channel,
+                        const pm_receiver *member, void *ctx)
+{
+    store *s = ctx;
+    pm_err err = store_whim(s, s->on_add, app, channel);
+    store_note(s, '+', channel, member); /* still readable */
+    return err;
+}
+
+static pm_err store_remove(pm_app *app, const char *channel,
+                           const pm_receiver *member, void *ctx)
+{
+    store *s = ctx;
+    pm_err err = store_whim(s, s->on_remove, app, channel);
+    store_note(s, '-', channel, member);
+    return err;
+}
+
+static pm_err store_remove_all(pm_app *app, const char *channel, void *ctx)
+{
+    (void)app;
+    store_note(ctx, '!', channel, NULL);
+    return PM_OK;
+}
+
+static pm_err store_load(pm_app *app, void *ctx)
+{
+    store *s = ctx;
+    s->loads++;
+    assert_ok(pm_channel_restore(app, "old", "alice", "c-1"));
+    assert_ok(pm_channel_restore(app, "old", "alice", "c-1"));
+    assert_ok(pm_channel_restore(app, "old", "bob", "c-2"));
+    assert_ok(pm_channel_restore(app, "empty", NULL, NULL));
+    assert_err(pm_channel_restore(app, "", "alice", "c-1"), PM_EINVAL);
+    assert_err(pm_channel_restore(app, "old", "", "c-1"), PM_EINVAL);
+    assert_err(pm_channel_restore(app, "old", "alice", NULL), PM_EINVAL);
+    return s->load;
+}
+
+static void store_open(store *s)
+{
+    pm_channel_store all = pm_channel_store_default();
+    home_open(&s->h);
+    all.add = store_add;
+    all.remove = store_remove;
+    all.remove_all = store_remove_all;
+    all.load = store_load;
+    assert_ok(pm_app_channel_store(s->h.app, &all, s));
+    assert_err(pm_app_channel_store(s->h.app, &all, s), PM_EEXIST);
+}
+
+static uint64_t store_failures(const store *s)
+{
+    return pmi_channels_store_failures(pmi_app_channels(s->h.app));
+}
+
+static void test_store(void **state)
+{
+    store s = {.load = PM_OK};
+    pm_channel *room, *old;
+    (void)state;
+    store_open(&s);
+    assert_null(pm_channel_get(s.h.app, "old", false));
+    assert_ok(pm_app_start(s.h.app));
+    assert_int_equal(s.loads, 1);
+    old = pm_channel_get(s.h.app, "old", true);
+    assert_members(old, "alice@c-1 bob@c-2 ");
+    assert_non_null(pm_channel_get(s.h.app, "empty", false));
+    assert_string_equal(s.told, ""); /* it knows that much */
+    room = pm_channel_get(s.h.app, "room", true);
+    pm_channel_get(s.h.app, "room", true);
+    assert_ok(pm_channel_add(room, "alice", "c-1"));
+    assert_ok(pm_channel_add(room, "alice", "c-1"));
+    assert_err(pm_channel_add(room, "", "c-1"), PM_EINVAL);
+    assert_ok(pm_channel_leave(old, "bob", "c-2"));
+    assert_err(pm_channel_leave(old, "bob", "c-2"), PM_ENOTFOUND);
+    pm_channel_destroy(room);
+    assert_string_equal(s.told, "+room;+room alice@c-1;-old bob@c-2;!room;");
+    assert_int_equal(store_failures(&s), 0);
+    home_close(&s.h); /* the end of the app is nobody's leaving */
+    assert_string_equal(s.told, "+room;+room alice@c-1;-old bob@c-2;!room;");
+}
+
+/* What it does not do is not asked of it; arguments. */
+static void test_store_of_nothing(void **state)
+{
+    home h = {0};
+    pm_channel_store none = pm_channel_store_default(), bad = {0};
+    pm_channel *room;
+    (void)state;
+    home_open(&h);
+    assert_err(pm_app_channel_store(h.app, NULL, NULL), PM_EINVAL);
+    assert_err(pm_app_channel_store(h.app, &bad, NULL), PM_EINVAL);
+    assert_ok(pm_app_channel_store(h.app, &none, NULL));
+    assert_ok(pm_app_start(h.app));
+    room = pm_channel_get(h.app, "room", true);
+    assert_ok(pm_channel_add(room, "alice", "c-1"));
+    assert_ok(pm_channel_leave(room, "alice", "c-1"));
+    pm_channel_destroy(room);
+    home_close(&h);
+    home_open(&h);
+    assert_ok(pm_app_start(h.app));
+    assert_err(pm_app_channel_store(h.app, &none, NULL), PM_ESTATE);
+    home_close(&h);
+}
+
+/* It fails: counted, and the channel has changed all the same. */
+static void test_store_fails(void **state)
+{
+    store s = {.load = PM_ENET};
+    pm_channel *room;
+    (void)state;
+    store_open(&s);
+    assert_err(pm_app_start(s.h.app), PM_ENET);
+    assert_int_equal(store_failures(&s), 1);
+    s.load = PM_OK;
+    assert_ok(pm_app_start(s.h.app));
+    assert_int_equal(s.loads, 2);
+    s.on_add = s.on_remove = FAIL;
+    room = pm_channel_get(s.h.app, "room", true);
+    assert_non_null(room);
+    assert_ok(pm_channel_add(room, "alice", "c-1"));
+    assert_members(room, "alice@c-1 ");
+    assert_ok(pm_channel_leave(room, "alice", "c-1"));
+    assert_members(room, "");
+    assert_int_equal(store_failures(&s), 4);
+    home_close(&s.h);
+}
+
+/* From inside: the channel or the app goes. */
+static void check_whim(whim add, whim remove, bool at_once)
+{
+    store s = {.load = PM_OK};
+    pm_channel *room;
+    store_open(&s);
+    if (at_once)
+        s.on_add = add;
+    room = pm_channel_get(s.h.app, "room", true);
+    assert_int_equal(room != NULL, !at_once);
+    if (room) {
+        s.on_add = add;
+        s.on_remove = remove;
+        assert_ok(pm_channel_add(room, "alice", "c-1"));
+        assert_string_equal(strchr(s.told, 'a'), "alice@c-1;");
+        if (!add) {
+            assert_ok(pm_channel_leave(room, "alice", "c-1"));
+            assert_non_null(strstr(s.told, "-room alice@c-1;"));
+        }
+    }
+    if (s.h.app)
+        assert_null(pm_channel_get(s.h.app, "room", false));
+    home_close(&s.h);
+}
+
+static void test_store_with_whims(void **state)
+{
+    (void)state;
+    for (whim what = FREE_IT; what <= DESTROY_IT; what++) {
+        check_whim(what, NO_WHIM, true);
+        check_whim(what, NO_WHIM, false);
+        check_whim(NO_WHIM, what, false);
+    }
+}
+
 /* ---- Without memory ---------------------------------------------------- */
 
 /* A refused step has changed nothing. */
@@ -443,6 +641,10 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_against_a_model),
     cmocka_unit_test(test_many_channels),
     cmocka_unit_test(test_one_large_channel),
+    cmocka_unit_test(test_store),
+    cmocka_unit_test(test_store_of_nothing),
+    cmocka_unit_test(test_store_fails),
+    cmocka_unit_test(test_store_with_whims),
     cmocka_unit_test(test_without_memory),
 };
 TEST_MAIN(tests)
