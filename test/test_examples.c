@@ -44,6 +44,12 @@ static void test_game_tick(void **state)
     run("game_tick");
 }
 
+static void test_rpc(void **state)
+{
+    (void)state;
+    run("rpc");
+}
+
 static void test_typed(void **state)
 {
     (void)state;
@@ -52,6 +58,7 @@ static void test_typed(void **state)
 
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_embed_loop), cmocka_unit_test(test_filter),
-    cmocka_unit_test(test_game_tick), cmocka_unit_test(test_typed)};
+    cmocka_unit_test(test_game_tick), cmocka_unit_test(test_rpc),
+    cmocka_unit_test(test_typed)};
 
 TEST_MAIN(tests)
