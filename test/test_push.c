@@ -263,6 +263,160 @@ static void test_broadcast_to_the_dead(void **state)
     town_close(&t);
 }
 
+/* What the filters of a frontend were asked, and what they do. */
+typedef struct sieve {
+    char asked[HEARD_MAX]; /* "route body param;" */
+    size_t len, times;
+    const char *only; /* this uid alone */
+    pm_session *kick; /* when asked */
+    pm_app *free_this;
+} sieve;
+
+static bool sieve_cb(pm_session *session, const char *route, pm_body body,
+                     const char *filter_param, void *ctx)
+{
+    sieve *f = ctx;
+    const char *uid = pm_session_uid(session);
+    pm_app *app = f->free_this;
+    f->times++;
+    f->len += (size_t)snprintf(f->asked + f->len, HEARD_MAX - f->len,
+                               "%s %.*s %s;", route, (int)body.data.len,
+                               (const char *)body.data.data,
+                               filter_param ? filter_param : "-");
+    if (f->kick)
+        assert_ok(pm_session_kick(f->kick, "out", NULL, NULL));
+    f->free_this = NULL;
+    pm_app_free(app);
+    return !f->only || (uid && !strcmp(uid, f->only));
+}
+
+static pm_err say_filtered(pm_app *app, const char *param, bool bound_only,
+                           receipt *told)
+{
+    pm_broadcast_opts opts = pm_broadcast_opts_default();
+    opts.frontend_type = "connector";
+    opts.route = "news";
+    opts.body = pm_body_text("1");
+    opts.bound_only = bound_only;
+    opts.filter_param = param;
+    return pm_broadcast(app, &opts, told ? told_cb : NULL, told);
+}
+
+static void test_broadcast_filter(void **state)
+{
+    town t = {0};
+    sieve f1 = {.only = "alice"}, f2 = {0};
+    receipt told[4] = {0};
+    person *alice, *bob, *anonymous, *carol;
+    (void)state;
+    town_open(&t);
+    alice = town_enter(&t, t.c1, "alice");
+    bob = town_enter(&t, t.c1, "bob");
+    anonymous = town_enter(&t, t.c1, NULL);
+    carol = town_person(&t, t.c2, "carol", PMI_FRAMING_WS);
+    pm_app_broadcast_filter(t.c1, sieve_cb, &f1);
+    pm_app_broadcast_filter(t.c2, sieve_cb, &f2);
+    assert_ok(say_filtered(t.chat, "level > 3", false, &told[0]));
+    town_run(&t, 10);
+    assert_told(&told[0], PM_OK, "");
+    assert_string_equal(f1.asked, "news 1 level > 3;news 1 level > 3;"
+                                  "news 1 level > 3;");
+    assert_string_equal(f2.asked, "news 1 level > 3;");
+    assert_int_equal(pushes_of(t.c1)->delivered, 1);
+    /* From a frontend, its own sessions too; who is unbound is not asked. */
+    assert_ok(say_filtered(t.c1, NULL, true, &told[1]));
+    assert_int_equal(told[1].times, 0);
+    town_run(&t, 10);
+    assert_string_equal(f2.asked, "news 1 level > 3;news 1 -;");
+    assert_int_equal(f1.times, 5);
+    /* An empty one is not the same as none. */
+    assert_ok(say_filtered(t.c2, "", true, &told[2]));
+    town_run(&t, 10);
+    assert_string_equal(f2.asked, "news 1 level > 3;news 1 -;news 1 ;");
+    pm_app_broadcast_filter(t.c1, NULL, NULL);
+    assert_ok(say_filtered(t.chat, "x", false, &told[3]));
+    town_run(&t, 10);
+    assert_int_equal(f1.times, 7);
+    assert_int_equal(alice->pushes, 4);
+    assert_int_equal(bob->pushes, 1);
+    assert_int_equal(anonymous->pushes, 1);
+    assert_int_equal(carol->pushes, 4);
+    town_close(&t);
+}
+
+static void test_filter_param_is_bounded(void **state)
+{
+    const size_t max = PMI_FILTER_PARAM_MAX;
+    town t = {0};
+    sieve f = {0};
+    receipt told = {0};
+    pm_broadcast_opts bad = {0};
+    char *param = malloc(max + 2);
+    (void)state;
+    assert_non_null(param);
+    memset(param, 'p', max + 1);
+    param[max + 1] = 0;
+    town_open(&t);
+    assert_err(say_filtered(t.chat, param, false, &told), PM_EINVAL);
+    assert_err(pm_broadcast(t.chat, NULL, told_cb, &told), PM_EINVAL);
+    bad.frontend_type = "connector";
+    bad.route = "r";
+    bad.body = pm_body_text("1");
+    assert_err(pm_broadcast(t.chat, &bad, told_cb, &told), PM_EINVAL);
+    param[max] = 0;
+    assert_ok(say_filtered(t.chat, param, false, &told));
+    town_run(&t, 10);
+    assert_told(&told, PM_OK, "");
+    assert_int_equal(f.times, 0); /* nobody is there */
+    free(param);
+    town_close(&t);
+}
+
+/* The filter ends sessions and apps, asked by a call or by the app itself. */
+static void check_filter_frees(bool here)
+{
+    town t = {0};
+    sieve f = {0};
+    receipt told = {0};
+    town_open(&t);
+    town_enter(&t, t.c1, "alice");
+    town_enter(&t, t.c1, "bob");
+    f.free_this = t.c1;
+    pm_app_broadcast_filter(t.c1, sieve_cb, &f);
+    if (here) {
+        assert_err(say_filtered(t.c1, NULL, false, &told), PM_ECLOSED);
+    } else {
+        assert_ok(say_filtered(t.chat, NULL, false, &told));
+    }
+    t.c1 = NULL;
+    town_run(&t, 10);
+    assert_int_equal(f.times, 1);
+    assert_int_equal(told.times, here ? 0 : 1);
+    assert_int_equal(t.people[0].pushes + t.people[1].pushes, 0);
+    town_close(&t);
+}
+
+static void test_filter_does_things(void **state)
+{
+    town t = {0};
+    sieve f = {0};
+    receipt told = {0};
+    (void)state;
+    check_filter_frees(true);
+    check_filter_frees(false);
+    town_open(&t);
+    town_enter(&t, t.c1, "alice");
+    f.kick = t.last;
+    town_enter(&t, t.c1, "bob");
+    pm_app_broadcast_filter(t.c1, sieve_cb, &f);
+    assert_ok(say_filtered(t.chat, NULL, false, &told));
+    town_run(&t, 10);
+    assert_told(&told, PM_OK, "");
+    assert_int_equal(f.times, 2);
+    assert_int_equal(t.people[1].pushes, 1);
+    town_close(&t);
+}
+
 /* What a backend's view of a session sends. */
 static void test_by_session(void **state)
 {
@@ -560,13 +714,19 @@ static void test_hostile_calls(void **state)
     check_served(&t, PMI_OP_PUSH, "02 05 616c696365", "", PM_EINVAL);
     check_served(&t, PMI_OP_BROADCAST, "", "r", PM_EFRAME);
     check_served(&t, PMI_OP_BROADCAST, "0100", "r", PM_EFRAME);
+    check_served(&t, PMI_OP_BROADCAST, "00 61", "r", PM_EFRAME);
+    check_served(&t, PMI_OP_BROADCAST, "04", "r", PM_EFRAME);
+    check_served(&t, PMI_OP_BROADCAST, "ff 61", "r", PM_EFRAME);
+    check_served(&t, PMI_OP_BROADCAST, "02 6100", "r", PM_EFRAME);
     check_served(&t, PMI_OP_BROADCAST, "00", "", PM_EINVAL);
     assert_int_equal(alice->pushes, 0);
     check_served(&t, PMI_OP_PUSH, "02", "r", PM_OK);
     check_served(&t, PMI_OP_PUSH, "02 05 616c696365", "r", PM_OK);
     check_served(&t, PMI_OP_PUSH, sid, "r", PM_OK);
     check_served(&t, PMI_OP_BROADCAST, "00", "r", PM_OK);
-    assert_int_equal(alice->pushes, 3);
+    check_served(&t, PMI_OP_BROADCAST, "02", "r", PM_OK);
+    check_served(&t, PMI_OP_BROADCAST, "03 61", "r", PM_OK);
+    assert_int_equal(alice->pushes, 5);
     town_close(&t);
 }
 
@@ -754,6 +914,9 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_closing_session_is_missed),
     cmocka_unit_test(test_broadcast),
     cmocka_unit_test(test_broadcast_to_the_dead),
+    cmocka_unit_test(test_broadcast_filter),
+    cmocka_unit_test(test_filter_param_is_bounded),
+    cmocka_unit_test(test_filter_does_things),
     cmocka_unit_test(test_by_session),
     cmocka_unit_test(test_price_of_many_members),
     cmocka_unit_test(test_price_of_many_sessions),
