@@ -230,6 +230,15 @@ void pmi_asked_cut(pmi_asked *asked, pmi_link *calls)
 
 /* ---- Answers ----------------------------------------------------------- */
 
+/* To ourselves no more than to others: one process or many, all is the same. */
+static pm_err call_answer_self(pm_call *call, const pmi_frame *frame)
+{
+    pmi_frame_out out;
+    pm_err err = pmi_frame_encode(frame, &out);
+    return err ? err
+               : call_asked(call)->answer_self(call->app, call->self_id, frame);
+}
+
 static pm_err call_send_answer(pm_call *call, const pmi_frame *frame)
 {
     if (call->notify)
@@ -237,7 +246,7 @@ static pm_err call_send_answer(pm_call *call, const pmi_frame *frame)
     if (!call->app)
         return PM_ECLOSED;
     if (call->self_id)
-        return call_asked(call)->answer_self(call->app, call->self_id, frame);
+        return call_answer_self(call, frame);
     return call->peer ? pmi_peer_send(call->peer, frame) : PM_ECLOSED;
 }
 

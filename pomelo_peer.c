@@ -384,9 +384,10 @@ static size_t peer_data(pmi_conn *conn, uint8_t *data, size_t len, void *ctx)
     peer->heard_us = pmi_loop_now_us(loop);
     while (used < len) {
         pmi_frame frame;
-        size_t max =
-            peer->state == PMI_PEER_UP ? PMI_FRAME_MAX : PMI_FRAME_HELLO_MAX;
-        pm_close_reason why = peer_stranger(data[used]);
+        /* A proven peer's frame of 16 MiB does not begin with 00. */
+        bool up = peer->state == PMI_PEER_UP;
+        size_t max = up ? PMI_FRAME_MAX : PMI_FRAME_HELLO_MAX;
+        pm_close_reason why = up ? PM_CLOSE_NONE : peer_stranger(data[used]);
         long n = why ? PM_EFRAME
                      : pmi_frame_decode(data + used, len - used, max, &frame);
         if (n == 0)
