@@ -12,7 +12,7 @@
 #include <sys/epoll.h>
 #include <sys/resource.h>
 
-enum { LOAD_PORTS_A_SOURCE = 5000, LOAD_PATIENCE_S = 20 };
+enum { LOAD_PATIENCE_S = 20 };
 
 static int load_help(int status)
 {
@@ -29,6 +29,7 @@ static int load_help(int status)
         "  --secs S      measured (2); connect: held\n"
         "  --warmup S    in front of it (0.5)\n"
         "  --pid P[,P]   the servers' processes: CPU and memory\n"
+        "  --first N     connect: others have opened N before (0)\n"
         "  --text JSON   body of a call\n",
         status ? stderr : stdout);
     return status;
@@ -199,6 +200,9 @@ static bool load_option(load *self, int option, const char *text)
     case 'P':
         load_pids(self, text);
         break;
+    case 'f':
+        self->first = (uint32_t)number;
+        break;
     case 't':
         self->text = text;
         break;
@@ -220,6 +224,7 @@ static const struct option load_options[] = {
     {"secs", required_argument, NULL, 's'},
     {"warmup", required_argument, NULL, 'u'},
     {"pid", required_argument, NULL, 'P'},
+    {"first", required_argument, NULL, 'f'},
     {"text", required_argument, NULL, 't'},
     {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0}};

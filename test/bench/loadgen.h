@@ -18,6 +18,7 @@
 
 enum {
     LOAD_PIDS_MAX = 8,
+    LOAD_PORTS_A_SOURCE = 5000, /* connections that leave from one address */
     LOAD_TOKEN = 20, /* hex digits that make a body different from others */
     LOAD_READ_ROOM = 1 << 18,
     LOAD_FLIGHT = 1 << 12, /* pushes under way */
@@ -71,6 +72,7 @@ typedef struct load {
     uint16_t port;
     bool ws, raw, no_dict;
     uint32_t conns_count, window, body_len, sources, opening_max;
+    uint32_t first; /* number of the first connection, for its address */
     double secs, warmup;
     int pids[LOAD_PIDS_MAX];
     size_t pids_count;

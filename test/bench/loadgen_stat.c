@@ -2,6 +2,7 @@
 /* test/bench/loadgen_stat.c -- times, and what /proc tells of the servers. */
 #include "loadgen.h"
 
+#include <dirent.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -60,15 +61,35 @@ static bool load_read_proc(int pid, const char *name, char *out, size_t size)
     return len > 0;
 }
 
-/* schedstat counts nanoseconds; stat, where it must do, ticks of 10 ms. The
- * first is of the main thread: our servers have one only. */
+/* Nanoseconds that all its threads have run; 0 when nobody counts them. */
+static double load_pid_threads_ns(int pid)
+{
+    char path[64], text[128];
+    double sum = 0;
+    struct dirent *entry;
+    DIR *folder;
+    snprintf(path, sizeof path, "/proc/%d/task", pid);
+    folder = opendir(path);
+    while (folder && (entry = readdir(folder))) {
+        snprintf(path, sizeof path, "task/%.20s/schedstat", entry->d_name);
+        if (entry->d_name[0] != '.' &&
+            load_read_proc(pid, path, text, sizeof text))
+            sum += strtod(text, NULL);
+    }
+    if (folder)
+        closedir(folder);
+    return sum;
+}
+
+/* Where nanoseconds are not counted, ticks of 10 ms must do. */
 static double load_pid_cpu_us(int pid)
 {
+    double ns = load_pid_threads_ns(pid);
     char text[1024];
     const char *at;
     unsigned long user = 0, system = 0;
-    if (load_read_proc(pid, "schedstat", text, sizeof text))
-        return strtod(text, NULL) / 1000;
+    if (ns > 0)
+        return ns / 1000;
     if (!load_read_proc(pid, "stat", text, sizeof text))
         load_die("there is no process %d", pid);
     at = strrchr(text, ')');

@@ -177,11 +177,12 @@ static void load_bind(const load *self, const load_conn *conn, int fd)
 {
     struct sockaddr_in from = {.sin_family = AF_INET};
     int one = 1;
-    if (self->sources < 2)
+    if (self->sources < 2 && !self->first)
         return;
     setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
     from.sin_addr.s_addr =
-        htonl(INADDR_LOOPBACK + 256 + conn->index % self->sources);
+        htonl(INADDR_LOOPBACK + 256 +
+              (self->first + conn->index) / LOAD_PORTS_A_SOURCE);
     if (bind(fd, (struct sockaddr *)&from, sizeof from))
         load_die("can not bind: %s", strerror(errno));
 }

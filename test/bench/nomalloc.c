@@ -16,7 +16,7 @@
 #include <string.h>
 #include <sys/wait.h>
 
-enum { NOMALLOC_PORT = 39710, NOMALLOC_WARM_MS = 2000, NOMALLOC_LOOK_MS = 50 };
+enum { NOMALLOC_PORT = 19710, NOMALLOC_WARM_MS = 2000, NOMALLOC_LOOK_MS = 50 };
 
 /* ---- The allocator, interposed --------------------------------------------- */
 

@@ -297,7 +297,7 @@ idle_row() {
     wanted idle || return
     local kb chat=$BUILD/examples/chat/chat
     if [ -x "$chat" ]; then
-        "$chat" --port-base 30000 >"$dir/idle" 2>&1 &
+        "$chat" --port-base "$BASE" --web-port 0 >"$dir/idle" 2>&1 &
         pids="$pids $!"
         idle=$!
         sleep 1.5
