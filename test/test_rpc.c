@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Calls between servers: who is asked, what comes back, and that each thing
- * that goes wrong has an error of its own, soon. Ends (servers, links, memory
- * that go) are in test_rpc_ends.c, strangers in test_rpc_proof.c. */
+/* test/test_rpc.c -- calls between servers: who is asked, what comes back, and
+ * that each thing that goes wrong has an error of its own, soon. Ends (servers,
+ * links, memory that go) are in test_rpc_ends.c, strangers in test_rpc_proof.c.
+ */
 #include "calls.h"
 
 /* ---- Answers ----------------------------------------------------------- */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Calls between servers and what ends under them: links, servers, apps, the
- * table, memory. Whatever goes, each call that was accepted is told once. */
+/* test/test_rpc_ends.c -- calls between servers and what ends under them:
+ * links, servers, apps, the table, memory. Whatever goes, each call that was
+ * accepted is told once. */
 #include "calls.h"
 
 /* ---- Links ------------------------------------------------------------- */
