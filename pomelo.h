@@ -758,8 +758,8 @@ PM_API const struct cJSON *pm_session_get(const pm_session *session,
 PM_API const char *pm_session_get_text(const pm_session *session,
                                        const char *name);
 /* Pomelo's session.push(name) and pushAll() (name NULL): hands settings to the
- * frontend, where later requests see them. On the frontend itself: done
- * already. */
+ * frontend, where later requests see them: whole or, by callback PM_ELIMIT, not
+ * at all. On the frontend itself: done already. PM_ENOTFOUND: no such name. */
 PM_API pm_err pm_session_sync(pm_session *session, const char *name,
                               pm_done_cb cb, void *ctx);
 /* Sends the client {"reason":reason} and ends the connection; NULL: ends it
@@ -838,13 +838,11 @@ typedef bool (*pm_member_cb)(const pm_receiver *member, void *ctx);
 PM_API size_t pm_channel_each(pm_channel *channel, pm_member_cb each,
                               void *ctx);
 /* From now on members whose last session on their frontend ends or is unbound
- * leave by themselves; `on` false: no more. The frontends are asked about those
- * who are in and those who join (or are added once more), so who has no session
- * leaves at once. A frontend that can not be reached is asked when it is back;
- * when it is taken out of the table all of its members leave. `left` (may be
- * NULL) is told of each one, on a later turn, when it is out; the member is
- * borrowed until the callback returns. PM_ENOMEM: all is as before. PM_ECLOSED
- */
+ * leave by themselves, and those who have none; `on` false: no more. While a
+ * frontend is down its members stay; when it leaves the table they leave.
+ * `left` (may be NULL) is told of each one on a later turn, when it is out; the
+ * member is borrowed until the callback returns. PM_ENOMEM: all is as before.
+ * PM_ECLOSED */
 typedef void (*pm_left_cb)(pm_channel *channel, const pm_receiver *member,
                            void *ctx);
 PM_API pm_err pm_channel_leave_on_close(pm_channel *channel, bool on,
@@ -866,8 +864,7 @@ typedef struct pm_broadcast_opts {
     const char *route;
     pm_body body;
     bool bound_only;          /* only sessions with a uid */
-    const char *filter_param; /* for the frontends' filters; at most 64 KiB; may
-                                 be NULL */
+    const char *filter_param; /* for the filters; at most 64 KiB; or NULL */
 } pm_broadcast_opts;
 static inline pm_broadcast_opts pm_broadcast_opts_default(void)
 {
@@ -880,9 +877,8 @@ static inline pm_broadcast_opts pm_broadcast_opts_default(void)
 PM_API pm_err pm_broadcast(pm_app *app, const pm_broadcast_opts *opts,
                            pm_push_cb cb, void *ctx);
 /* On a frontend (Pomelo's broadcastFilter): is this broadcast for this session?
- * Asked for each session, each time; all is borrowed until the callback
- * returns. filter_param: NULL when the broadcast has none. One an app: a second
- * call replaces it; NULL takes it away. */
+ * All is borrowed until the callback returns; filter_param may be NULL. One an
+ * app: a second call replaces it; NULL takes it away. */
 typedef bool (*pm_broadcast_filter_cb)(pm_session *session, const char *route,
                                        pm_body body, const char *filter_param,
                                        void *ctx);
@@ -890,11 +886,9 @@ PM_API void pm_app_broadcast_filter(pm_app *app, pm_broadcast_filter_cb cb,
                                     void *ctx);
 
 /* Where channels are kept beyond the life of their server (Pomelo's `store`).
- * Each function may be NULL, is called from inside the call that changes the
- * channel, and may start something that ends later. What it returns is logged
- * and counted when it is no PM_OK; the channel has changed all the same. The
- * end of the app tells nothing. Names and members are borrowed until the
- * callback returns. */
+ * Each may be NULL and runs inside the call that changes the channel, which
+ * changes all the same when it fails: that is logged. The end of the app tells
+ * nothing. Names and members are borrowed until the callback returns. */
 typedef struct pm_channel_store {
     size_t size;
     /* Somebody has joined; member NULL: the channel was made. */
@@ -904,9 +898,8 @@ typedef struct pm_channel_store {
                      const pm_receiver *member, void *ctx);
     /* The channel was destroyed. */
     pm_err (*remove_all)(pm_app *app, const char *channel, void *ctx);
-    /* Inside pm_app_start, as a component would in this place: says what was
-     * there by pm_channel_restore, now or later. What it returns, when it is
-     * no PM_OK, ends pm_app_start. */
+    /* Inside pm_app_start, as a component in this place would: says what was
+     * there by pm_channel_restore, now or later. Its error ends the start. */
     pm_err (*load)(pm_app *app, void *ctx);
 } pm_channel_store;
 static inline pm_channel_store pm_channel_store_default(void)
