@@ -210,6 +210,17 @@ static void peer_unproven(pmi_timer *timer)
 
 /* ---- Frames ------------------------------------------------------------ */
 
+/* Who has just come to us can be reached again: our own link to it does not
+ * wait for its next try. */
+static void peer_dial_back(const pmi_peer *accepted)
+{
+    pm_app *app = accepted->owner->app;
+    pmi_server *server = pmi_cluster_find(pmi_app_cluster(app), accepted->id);
+    pmi_peer *dialled = server ? server->peer : NULL;
+    if (dialled && dialled->state == PMI_PEER_DOWN)
+        pmi_timer_set(pm_app_loop(app), &dialled->timer, 0, peer_retry);
+}
+
 static void peer_is_up(pmi_peer *peer)
 {
     pmi_peers *peers = peer->owner;
@@ -221,6 +232,7 @@ static void peer_is_up(pmi_peer *peer)
                   peer_watch);
     if (!peer_is_dialled(peer)) {
         peers->unproven--;
+        peer_dial_back(peer);
         return;
     }
     if (peer->waiting.len) {

@@ -51,9 +51,17 @@ static void process_die(pm_request *req, void *ctx)
     kill(getpid(), SIGKILL);
 }
 
+static void process_echo(pm_call *call, void *ctx)
+{
+    (void)ctx;
+    pm_call_reply(call, pm_call_args(call));
+}
+
 static pm_err process_configure(pm_app *app)
 {
     pm_err err = pm_app_handler(app, "chat.chatHandler.now", process_now, NULL);
+    if (err == PM_OK)
+        err = pm_app_remote(app, "chat.chatRemote.echo", process_echo, NULL);
     if (err == PM_OK)
         err =
             pm_app_handler(app, "chat.chatHandler.never", process_never, NULL);
@@ -90,6 +98,7 @@ static void process_backend(process *p)
 
 static void process_spawn(process *p)
 {
+    fflush(NULL); /* or the child says it again */
     p->child = fork();
     assert_true(p->child >= 0);
     if (p->child == 0)
@@ -207,6 +216,69 @@ static void test_backend_is_killed(void **state)
     }
 }
 
+/* ---- Each its own error, over sockets, at once --------------------------- */
+
+typedef struct asked {
+    int done;
+    pm_err err;
+    uint64_t at_us;
+} asked;
+
+static void process_result(const pm_rpc_result *result, void *ctx)
+{
+    asked *a = ctx;
+    a->done++;
+    a->err = result->err;
+    a->at_us = process_now_us();
+}
+
+/* Microseconds until the answer. */
+static uint64_t process_call(process *p, const char *method, const char *id,
+                             pm_err *err)
+{
+    pm_rpc_opts opts = pm_rpc_opts_default();
+    uint64_t began = process_now_us();
+    asked a = {0};
+    opts.method = method;
+    opts.server_id = id;
+    assert_ok(pm_rpc_call(p->front, &opts, process_result, &a, NULL));
+    while (!a.done)
+        pm_loop_poll(p->loop, 0);
+    *err = a.err;
+    return a.at_us - began;
+}
+
+static void process_expect(process *p, const char *method, const char *id,
+                           pm_err want)
+{
+    pm_err err;
+    uint64_t us = process_call(p, method, id, &err);
+    printf("%-12s in %llu us: %s of %s\n", pm_err_name(want),
+           (unsigned long long)us, method, id ? id : "any");
+    assert_err(err, want);
+    assert_true(us < 10000);
+}
+
+static void test_each_its_own_error(void **state)
+{
+    process p = {0};
+    (void)state;
+    process_setup(&p);
+    process_connect(&p, PM_TRANSPORT_TCP);
+    process_until_up(&p);
+    process_expect(&p, "chat.chatRemote.echo", NULL, PM_OK);
+    process_expect(&p, "chat.chatRemote.none", NULL, PM_ENOMETHOD);
+    process_expect(&p, "chat.chatHandler.now", NULL, PM_ENOMETHOD);
+    process_expect(&p, "chat.chatRemote.echo", "nobody-1", PM_ENOSERVER);
+    process_expect(&p, "ghost.ghostRemote.echo", NULL, PM_ENOSERVER);
+    process_reap(&p); /* kill -9 */
+    while (pm_server_is_up(p.front, "chat-1"))
+        pm_loop_poll(p.loop, 0);
+    process_expect(&p, "chat.chatRemote.echo", NULL, PM_EDOWN);
+    process_expect(&p, "chat.chatRemote.echo", "chat-1", PM_EDOWN);
+    process_end(&p);
+}
+
 /* ---- A host with its own event_base ------------------------------------ */
 
 typedef struct host {
@@ -294,6 +366,7 @@ static void test_host_survives_resets(void **state)
 
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_backend_is_killed),
+    cmocka_unit_test(test_each_its_own_error),
     cmocka_unit_test(test_host_survives_resets),
 };
 

@@ -88,6 +88,7 @@ static void storm_serve(storm *s, int server)
 
 static void storm_spawn(storm *s, int server)
 {
+    fflush(NULL); /* or the child says it again */
     s->pids[server] = fork();
     assert_true(s->pids[server] >= 0);
     if (s->pids[server] == 0)
