@@ -15,6 +15,7 @@
 struct pmi_handlers {
     pm_app *app;
     const pmi_env *env;
+    uint64_t refused[PMI_REFUSED_COUNT];
     pmi_map by_route;          /* route -> pmi_route_entry */
     pmi_route_entry **by_code; /* owned array; NULL where no handler */
     uint32_t codes;
@@ -403,12 +404,15 @@ static pm_err handler_new_request(pmi_handlers *handlers, pm_session *session,
     req->body = handler_body_of(handlers, entry, route, msg->body);
     err = pmi_request_set_route(req, entry, route);
     if (err || !handler_check_body(handlers, req, key)) {
+        handlers->refused[PMI_REFUSED_BODY] += !err;
         handler_discard(req);
         return err;
     }
     err = handler_settle_body(req, crypto);
-    if (err == PM_OK && shape == HANDLER_BAD)
+    if (err == PM_OK && shape == HANDLER_BAD) {
+        handlers->refused[PMI_REFUSED_SHAPE]++;
         err = PM_EROUTE;
+    }
     if (err == PM_OK && pmi_app_state_of(handlers->app) != PMI_APP_RUNNING)
         err = PM_EBUSY; /* draining: what is in flight ends, nothing begins */
     if (err)
@@ -416,6 +420,18 @@ static pm_err handler_new_request(pmi_handlers *handlers, pm_session *session,
     else
         handler_run(req);
     return PM_OK;
+}
+
+/* Counted; the connection goes on. */
+static pm_err handler_ignore(pmi_handlers *handlers, pmi_refused why)
+{
+    handlers->refused[why]++;
+    return PM_OK;
+}
+
+const uint64_t *pmi_handlers_refused(const pmi_handlers *handlers)
+{
+    return handlers->refused;
 }
 
 pm_err pmi_handler_message(pmi_handlers *handlers, pm_session *session,
@@ -426,10 +442,10 @@ pm_err pmi_handler_message(pmi_handlers *handlers, pm_session *session,
     handler_shape shape = HANDLER_THREE;
     pm_slice route = msg->route;
     if (!msg->has_route || msg->type == PMI_MESSAGE_RESPONSE)
-        return PM_OK;
+        return handler_ignore(handlers, PMI_REFUSED_TYPE);
     if (msg->compressed) {
         if (!handlers->dict || msg->code == 0 || msg->code >= handlers->codes)
-            return PM_OK;
+            return handler_ignore(handlers, PMI_REFUSED_ROUTE);
         entry = handlers->by_code[msg->code];
         route = pmi_dict_route(handlers->dict, msg->code);
     } else {
@@ -438,7 +454,7 @@ pm_err pmi_handler_message(pmi_handlers *handlers, pm_session *session,
     if (!entry)
         shape = handler_shape_of(route);
     if (shape == HANDLER_DROP)
-        return PM_OK;
+        return handler_ignore(handlers, PMI_REFUSED_ROUTE);
     if (shape == HANDLER_ATTACK) {
         session->ops->kick(session, "attack", PM_CLOSE_ATTACK);
         return PM_OK;
@@ -567,6 +583,7 @@ static void handler_call(pm_request *req)
 {
     const pmi_route_entry *entry = req->entry;
     if (!entry || !entry->local || !entry->cb) {
+        pmi_app_handlers(req->app)->refused[PMI_REFUSED_METHOD]++;
         pmi_request_respond(req, PM_ENOMETHOD, NULL,
                             pm_body_text("{\"code\":500}"));
         return;

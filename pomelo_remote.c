@@ -25,6 +25,7 @@ struct pmi_remotes {
     pm_app *app;
     const pmi_env *env;
     pmi_map by_method;
+    uint64_t unknown; /* asked for, and not here */
     remote_filter *filters;
     size_t filters_count;
     pmi_link telling; /* remote_call whose result is with the filters */
@@ -120,13 +121,21 @@ pm_err pm_app_remote(pm_app *app, const char *method, pm_remote_cb cb,
 
 static void remote_serve(pm_app *app, pm_call *call)
 {
-    const remote_entry *entry = pmi_map_get(&pmi_app_remotes(app)->by_method,
-                                            pm_text(pm_call_method(call)));
-    if (entry && entry->ours)
+    pmi_remotes *remotes = pmi_app_remotes(app);
+    const remote_entry *entry =
+        pmi_map_get(&remotes->by_method, pm_text(pm_call_method(call)));
+    if (entry && entry->ours) {
         entry->cb(call, entry->ctx);
-    else
-        pmi_call_answer(call, PM_ENOMETHOD, 0, NULL, pm_body_none(),
-                        pm_bytes(NULL, 0));
+        return;
+    }
+    remotes->unknown++;
+    pmi_call_answer(call, PM_ENOMETHOD, 0, NULL, pm_body_none(),
+                    pm_bytes(NULL, 0));
+}
+
+uint64_t pmi_remotes_unknown(const pmi_remotes *remotes)
+{
+    return remotes->unknown;
 }
 
 /* ---- Filters ----------------------------------------------------------- */

@@ -13,5 +13,7 @@ pm_err pmi_remotes_new(pm_app *app, pmi_remotes **out);
  * caller hears it now. */
 void pmi_remotes_close(pmi_remotes *remotes);
 void pmi_remotes_free(pmi_remotes *remotes);
+/* Calls of other servers for a remote that is not here, so far. */
+uint64_t pmi_remotes_unknown(const pmi_remotes *remotes);
 
 #endif

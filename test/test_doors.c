@@ -4,6 +4,8 @@
  * without a secret; and what can not be called says so, at once. */
 #include "flow.h"
 #include "pomelo_call_internal.h"
+#include "pomelo_handler_internal.h"
+#include "pomelo_remote_internal.h"
 
 #include <time.h>
 
@@ -75,6 +77,11 @@ static uint64_t doors_refused(pm_app *app, pm_close_reason why)
     return pmi_rpc_peers(pmi_app_rpc(app))->refused[why];
 }
 
+static uint64_t doors_handlers_refused(pm_app *app, pmi_refused why)
+{
+    return pmi_handlers_refused(pmi_app_handlers(app))[why];
+}
+
 static void test_client_reaches_no_remote(void **state)
 {
     doors d = {0};
@@ -84,6 +91,15 @@ static void test_client_reaches_no_remote(void **state)
     doors_ask(&d, "sys.msgRemote.forwardMessage", "{\"code\":500}");
     doors_ask(&d, "sys.sessionRemote.kickBySid", "{\"code\":500}");
     assert_int_equal(d.served, 0);
+    /* The backend has no such handler; nobody is of type sys. */
+    assert_int_equal(doors_handlers_refused(d.f.back, PMI_REFUSED_METHOD), 1);
+    doors_ask(&d, "connector.entryHandler.none", "{\"code\":500}");
+    assert_int_equal(doors_handlers_refused(d.f.front, PMI_REFUSED_METHOD), 1);
+    doors_ask(&d, "a.b", "{\"code\":500}");
+    assert_int_equal(doors_handlers_refused(d.f.front, PMI_REFUSED_SHAPE), 1);
+    assert_ok(pm_client_notify(d.f.client, "nodot", pm_body_text("{}")));
+    flow_run(&d.f, 50);
+    assert_int_equal(doors_handlers_refused(d.f.front, PMI_REFUSED_ROUTE), 1);
     doors_ask(&d, "chat.chatHandler.open", "{}");
     assert_int_equal(d.served, 1);
     flow_end(&d.f);
@@ -99,6 +115,7 @@ static void test_peer_reaches_no_handler(void **state)
     assert_int_equal(d.results, 1);
     assert_err(d.err, PM_ENOMETHOD);
     assert_int_equal(d.served, 0);
+    assert_int_equal(pmi_remotes_unknown(pmi_app_remotes(d.f.back)), 1);
     assert_ok(doors_call(&d, d.f.front, "chat.chatRemote.secret", NULL));
     flow_run(&d.f, 50);
     assert_ok(d.err);
@@ -161,12 +178,10 @@ static void test_peer_without_the_secret(void **state)
         flow_run(&d.f, 50);
         assert_err(d.err, PM_EDOWN);
         assert_int_equal(d.served, 0);
-        /* The acceptor proves itself first: here it is the dialler that
-         * notices, and on the other link likewise. Both hang up. */
-        assert_true(doors_refused(d.f.back, PM_CLOSE_CLIENT) +
-                        doors_refused(d.f.back, PM_CLOSE_RESET) +
-                        doors_refused(d.f.back, PM_CLOSE_AUTH) >
-                    0);
+        /* The acceptor proves itself first, and the dialler sees that it can
+         * not: it notes why, and hangs up. So on both links. */
+        assert_true(doors_refused(d.f.front, PM_CLOSE_AUTH) > 0);
+        assert_true(doors_refused(d.f.back, PM_CLOSE_AUTH) > 0);
         flow_end(&d.f);
     }
 }
