@@ -46,8 +46,8 @@ verdict 'every function has at most 70 lines' "$(awk '
     /^\{/ { open = FNR }
     /^\}/ { if (open && FNR - open - 1 > 70)
                 print FILENAME ":" open ": " FNR - open - 1 " lines"; open = 0 }' $ALL)"
-verdict 'every file has at most 1000 lines, pomelo.h 1500' "$(wc -l $ALL |
-    awk '$2 != "total" && $1 > ($2 == "pomelo.h" ? 1500 : 1000) {
+verdict 'every file has at most 1000 lines, pomelo.h 2000' "$(wc -l $ALL |
+    awk '$2 != "total" && $1 > ($2 == "pomelo.h" ? 2000 : 1000) {
         print $2 ": " $1 " lines" }')"
 verdict 'no line is wider than 80 columns' "$(awk '
     { line = $0; gsub(/[\200-\277]/, "", line) } # a character is its first byte
