@@ -184,13 +184,16 @@ PM_API const char *pm_err_name(pm_err err);
     X(PM_CLOSE_TLS_ON_PLAIN, 27, "TLS on a plain port")                        \
     X(PM_CLOSE_PLAIN_ON_TLS, 28, "plain bytes on a TLS port")                  \
     X(PM_CLOSE_ATTACK, 29, "route names a constructor")                        \
-    X(PM_CLOSE_CRYPTO, 30, "too many bad signatures")
+    X(PM_CLOSE_CRYPTO, 30, "too many signatures")                              \
+    X(PM_CLOSE_PROXY, 31, "no PROXY header, or a malformed one")               \
+    X(PM_CLOSE_OVERLOAD, 32, "the server is overloaded")                       \
+    X(PM_CLOSE_ADDRESS_RATE, 33, "too many connections from this address")
 
 typedef enum pm_close_reason {
 #define PM_CLOSE_ENUM(name, value, text) name = value,
     PM_CLOSE_REASONS(PM_CLOSE_ENUM)
 #undef PM_CLOSE_ENUM
-        PM_CLOSE_COUNT = 31
+        PM_CLOSE_COUNT = 34
 } pm_close_reason;
 
 /* Static, never NULL. */

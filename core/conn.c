@@ -258,7 +258,7 @@ void pmi_conn_end(pmi_conn *c, pm_close_reason reason)
     if (c->state >= PMI_CONN_ENDED)
         return;
     if (c->state != PMI_CONN_LINGERING)
-        c->reason = (uint32_t)reason & 31;
+        c->reason = (uint32_t)reason & 63;
     c->state = PMI_CONN_ENDED;
     conn_release(c);
     if (c->events)
@@ -327,7 +327,7 @@ static bool conn_linger(pmi_conn *c, pm_close_reason reason)
 {
     if (c->memory || pmi_conn_extra_new(c) != PM_OK)
         return false;
-    c->reason = (uint32_t)reason & 31;
+    c->reason = (uint32_t)reason & 63;
     c->state = PMI_CONN_LINGERING;
     c->paused = false;
     pmi_timer_set(pmi_conn_home(c), &c->extra->timer,

@@ -71,7 +71,7 @@ struct pmi_conn {
         uint32_t open_ms;  /* before the start */
     };
     pmi_addr peer;
-    uint32_t state : 4, framing : 2, reason : 5, want : 2;
+    uint32_t state : 4, framing : 2, reason : 6, want : 2;
     uint32_t memory : 1;
     uint32_t client : 1;
     uint32_t attached : 1; /* `via` is there */
