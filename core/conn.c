@@ -22,6 +22,8 @@ enum {
     CONN_LINGER_MS = 30000
 };
 
+_Static_assert(PM_CLOSE_COUNT <= 64, "pmi_conn.reason has six bits");
+
 /* ---- What a loop's connections share ----------------------------------- */
 static void conn_shared_free(pm_loop *loop, void *data)
 {
