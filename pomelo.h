@@ -989,6 +989,9 @@ PM_API const char *pm_call_method(const pm_call *call);
 PM_API const char *
 pm_call_caller(const pm_call *call); /* server id; borrowed */
 PM_API bool pm_call_is_notify(const pm_call *call);
+/* What the caller gave, or a number that its server has drawn: set it in the
+ * calls that this one leads to, and logs tell what belongs together. */
+PM_API uint64_t pm_call_trace_id(const pm_call *call);
 /* Borrowed until the remote returns; pm_call_keep copies. */
 PM_API pm_body pm_call_args(const pm_call *call);
 PM_API pm_err pm_call_keep(pm_call *call);
@@ -1018,7 +1021,7 @@ typedef struct pm_rpc_opts {
     pm_param route;
     pm_body args;
     uint32_t deadline_ms; /* 0: the app's rpc.deadline_ms */
-    uint64_t trace_id;    /* 0: drawn at random */
+    uint64_t trace_id;    /* 0: a new one, pm_call_trace_id there */
 } pm_rpc_opts;
 static inline pm_rpc_opts pm_rpc_opts_default(void)
 {

@@ -21,7 +21,7 @@ struct pm_call {
     uint64_t self_id; /* of our own asking call; 0: it came by a link */
     pmi_link in_peer; /* pmi_peer.calls, pmi_asked.own or .lost */
     pmi_task task;    /* serves our own call on a later turn */
-    uint64_t deadline_us;
+    uint64_t deadline_us, trace_id;
     pm_body body;
     pm_slice extra;
     uint8_t *owned; /* body and extra, when kept */
@@ -135,6 +135,7 @@ void pmi_asked_frame(pmi_asked *asked, pmi_peer *peer, const pmi_frame *frame)
     call->peer = peer;
     call->id = frame->id;
     call->op = frame->op;
+    call->trace_id = frame->trace_id;
     call->notify = frame->notify;
     call->body = frame->body;
     call->extra = frame->extra;
@@ -167,6 +168,7 @@ pm_err pmi_asked_self(pmi_asked *asked, const pmi_rpc_send_opts *opts,
     if (!call)
         return PM_ENOMEM;
     call->op = (uint32_t)opts->op;
+    call->trace_id = opts->trace_id;
     call->notify = self_id == UINT64_MAX;
     call->self_id = self_id;
     call->body = opts->body;
@@ -298,6 +300,11 @@ const char *pm_call_method(const pm_call *call)
 const char *pm_call_caller(const pm_call *call)
 {
     return call->caller;
+}
+
+uint64_t pm_call_trace_id(const pm_call *call)
+{
+    return call->trace_id;
 }
 
 bool pm_call_is_notify(const pm_call *call)

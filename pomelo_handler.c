@@ -481,7 +481,8 @@ static void handler_forwarded(const pmi_rpc_answer *answer, void *ctx)
         req->dropped = true;
     if (body.kind == PM_BODY_NONE)
         body = pm_body_text("{\"code\":500}");
-    pmi_request_respond(req, result->err, result->detail, body);
+    pmi_request_respond(req, result->err, result->err ? result->detail : NULL,
+                        body);
 }
 
 static void handler_forward(pmi_handlers *handlers, pm_request *req)
@@ -520,7 +521,8 @@ static pm_err handler_answer_call(pm_request *req, const pm_response *response)
                                pm_bytes(&silent, 1));
     err =
         pmi_call_answer(call, response->err ? PM_EREMOTE : PM_OK, response->err,
-                        response->detail, response->body, pm_bytes(NULL, 0));
+                        response->err ? response->detail : NULL, response->body,
+                        pm_bytes(NULL, 0));
     return err == PM_ENOTIFY ? PM_OK : err;
 }
 

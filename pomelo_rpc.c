@@ -12,6 +12,7 @@
 
 #define RPC_SPARE_MAX 2048
 #define RPC_DETAIL_MAX 200
+#define RPC_TRACE_SHIFT 29 /* five bytes on the wire */
 
 typedef struct rpc_call {
     struct pmi_rpc *rpc;
@@ -52,6 +53,7 @@ struct pmi_rpc {
     rpc_slot *slots;
     uint32_t slots_count, free_slot; /* first free + 1 */
     uint32_t busy;                   /* asked for and not completed */
+    uint64_t last_trace; /* starts anywhere: servers draw different ones */
     rpc_call *spare_calls;
     uint32_t spares;
     struct rpc_choice *spare_choice; /* or NULL */
@@ -419,6 +421,8 @@ static pm_err rpc_send(pmi_rpc *rpc, const pmi_rpc_send_opts *opts,
         return PM_EINVAL;
     if (!send.deadline_ms)
         send.deadline_ms = pmi_app_rpc_opts(rpc->app)->deadline_ms;
+    if (!send.trace_id)
+        send.trace_id = ++rpc->last_trace;
     if (!cb)
         return rpc_send_any(rpc, &send, NULL);
     call = rpc_call_new(rpc);
@@ -466,16 +470,16 @@ bool pmi_rpc_forget(pmi_rpc *rpc, uint64_t call_id)
 static void rpc_take_answer(rpc_call *call, const pmi_frame *frame)
 {
     char detail[RPC_DETAIL_MAX];
+    size_t len = pmi_min(frame->detail.len, sizeof detail - 1);
     pmi_rpc_answer answer = {0};
     answer.result.err = (pm_err)frame->err;
     answer.result.code = frame->code;
     answer.result.body = frame->body;
     answer.extra = frame->extra;
     answer.result.detail = pm_strerror(answer.result.err);
-    if (frame->detail.len) {
-        pmi_format(detail, sizeof detail, "%.*s",
-                   (int)pmi_min(frame->detail.len, sizeof detail - 1),
-                   (const char *)frame->detail.data);
+    if (len) {
+        memcpy(detail, frame->detail.data, len);
+        detail[len] = 0;
         answer.result.detail = detail;
     }
     rpc_complete(call, &answer);
@@ -589,6 +593,7 @@ pm_err pmi_rpc_new(pm_app *app, pmi_rpc **out)
         return PM_ENOMEM;
     rpc->app = app;
     rpc->env = env;
+    rpc->last_trace = pmi_loop_random_u64(pm_app_loop(app)) >> RPC_TRACE_SHIFT;
     pmi_list_init(&rpc->loose);
     pmi_asked_init(&rpc->asked, app);
     rpc->asked.answer_self = rpc_answer_self;

@@ -112,8 +112,11 @@ uint64_t pmi_map_hash(uint64_t k0, uint64_t k1, const void *data, size_t len)
     size_t left = len;
     for (; left >= 8; left -= 8, p += 8)
         map_sip_word(&s, map_sip_load(p));
-    for (size_t i = 0; i < left; i++)
-        last |= (uint64_t)p[i] << (8 * i);
+    if (left && len >= 8) /* the last eight bytes, without those seen */
+        last |= map_sip_load(p + left - 8) >> (64 - 8 * left);
+    else
+        for (size_t i = 0; i < left; i++)
+            last |= (uint64_t)p[i] << (8 * i);
     map_sip_word(&s, last);
     return map_sip_end(&s);
 }

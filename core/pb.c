@@ -11,12 +11,17 @@
 #include <pb_decode.h>
 
 /* ---- The usual --------------------------------------------------------- */
-/* A varint of at most 9 bytes. False: not there, or longer. */
+/* A varint of at most 9 bytes; most have one. False: not there, or longer. */
 static inline bool pb_short_varint(const uint8_t **at, const uint8_t *end,
                                    uint64_t *out)
 {
     const uint8_t *p = *at;
     uint64_t value = 0;
+    if (PMI_LIKELY(p < end && *p < 0x80)) {
+        *out = *p;
+        *at = p + 1;
+        return true;
+    }
     for (unsigned shift = 0; p < end && shift < 63; shift += 7) {
         value |= (uint64_t)(*p & 0x7f) << shift;
         if (!(*p++ & 0x80)) {

@@ -129,6 +129,46 @@ static void test_answer_too_large(void **state)
     calls_close(&c);
 }
 
+static void tell_trace(pm_call *call, void *ctx)
+{
+    *(uint64_t *)ctx = pm_call_trace_id(call);
+    assert_ok(pm_call_reply(call, pm_body_none()));
+}
+
+static void test_trace(void **state)
+{
+    static const char *const targets[] = {"b-1", "a-1"};
+    calls c = {0};
+    pm_rpc_opts opts = pm_rpc_opts_default();
+    uint64_t seen = 0, first;
+    (void)state;
+    assert_ok(calls_loop(&c));
+    assert_ok(calls_app(&c, "b-1", &c.b1));
+    assert_ok(pm_app_remote(c.b1, "b.svc.trace", tell_trace, &seen));
+    assert_ok(pm_app_start(c.b1));
+    assert_ok(calls_app(&c, "a-1", &c.a));
+    assert_ok(pm_app_remote(c.a, "a.svc.trace", tell_trace, &seen));
+    assert_ok(pm_app_start(c.a));
+    for (size_t i = 0; i < PMI_COUNT(targets); i++) {
+        opts.server_id = targets[i];
+        opts.method = i ? "a.svc.trace" : "b.svc.trace";
+        opts.trace_id = UINT64_MAX;
+        assert_ok(pm_rpc_call(c.a, &opts, got_cb, &c.got, NULL));
+        calls_run(&c, 300);
+        assert_true(seen == UINT64_MAX);
+        /* One that is drawn: never 0, never the same. */
+        opts.trace_id = 0;
+        assert_ok(pm_rpc_call(c.a, &opts, got_cb, &c.got, NULL));
+        calls_run(&c, 10);
+        first = seen;
+        assert_true(first != 0 && first != UINT64_MAX);
+        assert_ok(pm_rpc_call(c.a, &opts, got_cb, &c.got, NULL));
+        calls_run(&c, 10);
+        assert_true(seen != 0 && seen != first);
+    }
+    calls_close(&c);
+}
+
 static void test_order_is_kept(void **state)
 {
     calls c = {0};
@@ -753,6 +793,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_kept_arguments_stay),
     cmocka_unit_test(test_kinds_and_sizes),
     cmocka_unit_test(test_answer_too_large),
+    cmocka_unit_test(test_trace),
     cmocka_unit_test(test_order_is_kept),
     cmocka_unit_test(test_remote_fails),
     cmocka_unit_test(test_notify),
