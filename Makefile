@@ -277,6 +277,9 @@ fuzz:
 	@CC='$(CC)' tools/deps.sh fuzz
 	@$(TELL) tools/fuzz.sh
 
+fuzz-coverage: deps
+	@$(TELL) tools/fuzz_coverage.sh
+
 coverage: deps
 	@$(TELL) tools/coverage.sh
 
@@ -328,6 +331,7 @@ help:
 	@echo "make bench        CPU beside a floor: docs/PERFORMANCE.md"
 	@echo "make bench-check  instructions against the table (UPDATE=1: a new one)"
 	@echo "make fuzz SECONDS=60                 each fuzz target that long"
+	@echo "make fuzz-coverage                   how far their inputs reach"
 	@echo "make coverage     what the tests run through"
 	@echo "make replay       recordings of the real Pomelo, when they are there"
 	@echo "make proof        the long ones: hours"
@@ -344,7 +348,7 @@ print-%:
 
 FORCE:
 .PHONY: all examples conformance bench-programs programs tests fuzzers \
-	amalg-tests deps deps-run run check lint format fuzz coverage replay proof \
+	amalg-tests deps deps-run run check lint format fuzz fuzz-coverage coverage replay proof \
 	bench bench-check amalgamate install uninstall clean help FORCE
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := all

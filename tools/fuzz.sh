@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 # fuzz.sh -- `make fuzz SECONDS=n`: builds each test/fuzz/fuzz_NAME.c with
 # clang, libFuzzer and the sanitizers, and runs it n seconds from its corpus
-# test/fuzz/corpus/NAME. New inputs stay in build/fuzz/corpus/NAME; an input
+# test/fuzz/corpus/NAME with the words of test/fuzz/NAME.dict. FUZZ_ONLY="a b"
+# runs only these. New inputs stay in build/fuzz/corpus/NAME; an input
 # that breaks something is kept in build/fuzz/found and its path is told.
 set -u
 . tools/tally.sh
@@ -18,6 +19,9 @@ mk() {
         CFLAGS='-O1 -g' LDFLAGS= WERROR= "$@"
 }
 NAMES=$(mk print-FUZZ)
+if [ -n "${FUZZ_ONLY:-}" ]; then
+    NAMES=$(for n in $FUZZ_ONLY; do echo "fuzz_${n#fuzz_}"; done)
+fi
 if [ -z "$NAMES" ]; then
     echo 'fuzz: there is no test/fuzz/fuzz_*.c yet.'
     exit 0
@@ -34,6 +38,8 @@ new=$build/corpus/${name#fuzz_}
 seeds=test/fuzz/corpus/${name#fuzz_}
 mkdir -p "$new"
 [ -d "$seeds" ] || seeds=
+dict=test/fuzz/${name#fuzz_}.dict
+[ ! -f "$dict" ] || seeds="-dict=$dict $seeds"
 ASAN_OPTIONS=handle_segv=2:detect_leaks=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 export ASAN_OPTIONS UBSAN_OPTIONS
 timeout --kill-after=10 $((seconds + 60)) "$build/fuzzers/$name" \

@@ -14,13 +14,11 @@
  *
  * Beside memory errors it looks for: a server that sends what is no package,
  * a heap that is not empty when loop and server are gone. */
-#include "core/conn.h"
+#include "fuzz.h"
+
 #include "pomelo_proto_internal.h"
 
 #include <cjson/cJSON.h>
-#include <stdlib.h>
-
-#define FUZZ_CHECK(x) ((x) ? (void)0 : __builtin_trap())
 
 enum {
     FUZZ_DICT = 1,
@@ -35,61 +33,12 @@ enum {
 enum { FUZZ_HEAD = 4, FUZZ_TURNS = 4, FUZZ_PIECES_MAX = 256 };
 
 typedef struct fuzz {
-    size_t live, calls, fail_at;
-    uint64_t now_us, chance;
+    fuzz_world world;
     unsigned options;
-    pm_loop *loop;
     pm_app *app;
     pmi_conn *conn; /* NULL: closed */
     pm_handshake *greeting;
 } fuzz;
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-/* ---- What the loop stands on --------------------------------------------- */
-
-static bool fuzz_refuses(fuzz *f)
-{
-    return ++f->calls == f->fail_at;
-}
-
-static void *fuzz_alloc(size_t bytes, void *ctx)
-{
-    fuzz *f = ctx;
-    void *ptr = fuzz_refuses(f) ? NULL : malloc(bytes);
-    f->live += ptr != NULL;
-    return ptr;
-}
-
-static void *fuzz_resize(void *ptr, size_t bytes, void *ctx)
-{
-    fuzz *f = ctx;
-    void *other = fuzz_refuses(f) ? NULL : realloc(ptr, bytes);
-    f->live += other && !ptr;
-    return other;
-}
-
-static void fuzz_release(void *ptr, void *ctx)
-{
-    fuzz *f = ctx;
-    f->live -= ptr != NULL;
-    free(ptr);
-}
-
-static uint64_t fuzz_clock(void *ctx)
-{
-    return ((fuzz *)ctx)->now_us;
-}
-
-static void fuzz_random(void *out, size_t len, void *ctx)
-{
-    fuzz *f = ctx;
-    uint8_t *bytes = out;
-    while (len--) {
-        f->chance = f->chance * 6364136223846793005u + 1442695040888963407u;
-        *bytes++ = (uint8_t)(f->chance >> 56);
-    }
-}
 
 /* ---- The application ------------------------------------------------------ */
 
@@ -179,23 +128,16 @@ static pm_err fuzz_register(fuzz *f)
     return err;
 }
 
-static pm_err fuzz_start(fuzz *f)
+static pm_err fuzz_start(fuzz *f, uint8_t chance)
 {
     static const char *const dictionary[] = {"onChat", "onMove"};
     pm_server server = {
         .id = "connector-1", .type = "connector", .frontend = true};
-    pm_loop_opts loop = pm_loop_opts_default();
     pm_app_opts opts = pm_app_opts_default();
-    pm_err err;
-    loop.memory_only = !(f->options & FUZZ_WS);
-    loop.alloc = (pm_alloc){fuzz_alloc, fuzz_resize, fuzz_release, f};
-    loop.clock_us = fuzz_clock;
-    loop.random = fuzz_random;
-    loop.seam_ctx = f;
-    err = pm_loop_new(&f->loop, &loop);
+    pm_err err = fuzz_world_open(&f->world, !(f->options & FUZZ_WS), chance);
     if (err)
         return err;
-    opts.loop = f->loop;
+    opts.loop = f->world.loop;
     opts.servers = &server;
     opts.servers_count = 1;
     opts.client_bind = "127.0.0.1";
@@ -260,17 +202,7 @@ static const pmi_conn_events fuzz_events = {fuzz_data, fuzz_message, NULL, NULL,
 /* On loopback it takes several turns until what was sent has come. */
 static void fuzz_turns(fuzz *f, unsigned wait_ms)
 {
-    int turns = f->options & FUZZ_WS ? FUZZ_TURNS : 1;
-    f->now_us += (uint64_t)wait_ms * 1000 + 1;
-    while (turns--)
-        pm_loop_poll(f->loop, 0);
-}
-
-static void fuzz_send(fuzz *f, const void *data, size_t len)
-{
-    pm_slice piece = pm_bytes(data, len);
-    if (f->conn)
-        pmi_conn_send(f->conn, &piece, 1, 0);
+    fuzz_world_pass(&f->world, wait_ms, f->options & FUZZ_WS ? FUZZ_TURNS : 1);
 }
 
 static void fuzz_connect(fuzz *f)
@@ -283,18 +215,18 @@ static void fuzz_connect(fuzz *f)
     opts.port = pm_app_client_port(f->app);
     opts.memory = !ws;
     opts.framing = ws ? PMI_FRAMING_WS : PMI_FRAMING_STREAM;
-    if (pmi_conn_connect(f->loop, &opts, &fuzz_events, f, &f->conn))
+    if (pmi_conn_connect(f->world.loop, &opts, &fuzz_events, f, &f->conn))
         return;
     for (int i = 0; i < FUZZ_TURNS; i++)
         fuzz_turns(f, 0);
     if (!(f->options & FUZZ_GREETED))
         return;
-    fuzz_send(f, hello, sizeof hello - 1);
+    fuzz_send(f->conn, pm_bytes(hello, sizeof hello - 1));
     fuzz_turns(f, 0);
     if (f->greeting)
         pm_handshake_done(f->greeting, PM_OK, NULL);
     f->greeting = NULL;
-    fuzz_send(f, "\2\0\0\0", 4);
+    fuzz_send(f->conn, pm_bytes("\2\0\0\0", 4));
     fuzz_turns(f, 0);
 }
 
@@ -309,12 +241,11 @@ static size_t fuzz_piece(size_t piece, const uint8_t *data, size_t size)
 static void fuzz_play(fuzz *f, const uint8_t *data, size_t size)
 {
     size_t at = FUZZ_HEAD;
-    if (data[3])
-        f->fail_at = f->calls + data[3];
+    fuzz_world_fail(&f->world, data[3]);
     fuzz_connect(f);
     for (int i = 0; at < size && i < FUZZ_PIECES_MAX && f->conn; i++) {
         size_t len = fuzz_piece(data[1], data + at, size - at);
-        fuzz_send(f, data + at, len);
+        fuzz_send(f->conn, pm_bytes(data + at, len));
         fuzz_turns(f, 8u * data[2]);
         at += len;
     }
@@ -326,18 +257,15 @@ static void fuzz_play(fuzz *f, const uint8_t *data, size_t size)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    fuzz f = {.now_us = 1000000};
+    fuzz f = {.options = size ? data[0] : 0};
     if (size < FUZZ_HEAD)
         return 0;
-    f.options = data[0];
-    f.chance = data[1];
-    if (fuzz_start(&f) == PM_OK)
+    if (fuzz_start(&f, data[1]) == PM_OK)
         fuzz_play(&f, data, size);
-    f.fail_at = 0;
+    f.world.fail_at = 0;
     if (f.conn)
         pmi_conn_free(f.conn);
     pm_app_free(f.app);
-    FUZZ_CHECK(pm_loop_free(f.loop) == PM_OK);
-    FUZZ_CHECK(f.live == 0);
+    fuzz_world_close(&f.world);
     return 0;
 }
