@@ -71,6 +71,7 @@ SRCS := \
 	pomelo_config.c \
 	pomelo_config_run.c \
 	pomelo_route.c \
+	pomelo_calendar.c \
 	pomelo_cluster.c \
 	pomelo_router.c \
 	pomelo_peer.c \
@@ -89,6 +90,7 @@ SRCS := \
 	pomelo_presence.c \
 	pomelo_presence_far.c \
 	pomelo_channel.c \
+	pomelo_cron.c \
 	pomelo_client_lore.c \
 	pomelo_client.c \
 	pomelo_admin.c \

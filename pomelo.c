@@ -9,6 +9,7 @@
  * Start at pm_app_new, app_open and app_close. */
 #include "pomelo_channel_internal.h"
 #include "pomelo_connector_internal.h"
+#include "pomelo_cron_internal.h"
 #include "pomelo_master_internal.h"
 #include "pomelo_monitor_internal.h"
 #include "pomelo_remote_internal.h"
@@ -53,6 +54,7 @@ struct pm_app {
     pmi_filters *filters;
     pmi_handlers *handlers;
     pmi_connector *connector;
+    pmi_crons *crons;
     pmi_modules *modules;
     pmi_master *master;   /* NULL: this app is none */
     pmi_monitor *monitor; /* NULL: there is no master */
@@ -148,6 +150,7 @@ APP_MODULE(requests)
 APP_MODULE(filters)
 APP_MODULE(handlers)
 APP_MODULE(connector)
+APP_MODULE(crons)
 APP_MODULE(modules)
 APP_MODULE(master)
 APP_MODULE(monitor)
@@ -352,6 +355,8 @@ static pm_err app_make_modules(pm_app *app, const pm_app_opts *opts)
     if (err == PM_OK)
         err = pmi_connector_new(app, &app->connector);
     if (err == PM_OK)
+        err = pmi_crons_new(app, opts->crons, &app->crons);
+    if (err == PM_OK)
         err = pmi_modules_new(app, &app->modules);
     if (err == PM_OK)
         err = pmi_master_new(app, &app->master);
@@ -392,6 +397,7 @@ static void app_release(pmi_task *grave)
     pmi_monitor_free(app->monitor);
     pmi_master_free(app->master);
     pmi_modules_free(app->modules);
+    pmi_crons_free(app->crons);
     pmi_connector_free(app->connector);
     pmi_handlers_free(app->handlers);
     pmi_filters_free(app->filters);
@@ -528,6 +534,7 @@ static void app_stop_components(pm_app *app)
 static void app_close(pm_app *app)
 {
     pmi_timer_clear(&app->drain);
+    pmi_crons_close(app->crons);
     if (app->monitor)
         pmi_monitor_close(app->monitor);
     if (app->master)
@@ -562,6 +569,8 @@ static pm_err app_start(pm_app *app)
     /* Components first: they may register handlers. */
     pm_err err = app_start_components(app);
     if (err == PM_OK)
+        err = pmi_crons_check(app->crons);
+    if (err == PM_OK)
         err = pmi_handlers_start(app->handlers);
     if (err == PM_OK)
         err = pmi_rpc_start(app->rpc);
@@ -574,8 +583,11 @@ static pm_err app_start(pm_app *app)
         err = app_after_start(app);
     }
     /* Announced only when it can serve. */
-    if (err == PM_OK && app->state == PMI_APP_RUNNING && app->monitor)
-        pmi_monitor_start(app->monitor);
+    if (err == PM_OK && app->state == PMI_APP_RUNNING) {
+        if (app->monitor)
+            pmi_monitor_start(app->monitor);
+        pmi_crons_start(app->crons);
+    }
     if (app->state == PMI_APP_FREED)
         return PM_ECLOSED;
     if (err) {
@@ -659,6 +671,7 @@ pm_err pm_app_stop(pm_app *app, uint32_t drain_ms, pm_app_stopped_cb cb,
     app->finishing = false;
     app->stopped = cb;
     app->stopped_ctx = ctx;
+    pmi_crons_close(app->crons);
     pmi_connector_drain(app->connector);
     pmi_rpc_drain(app->rpc);
     pmi_timer_set(app->loop, &app->drain, (uint64_t)drain_ms * 1000,
@@ -845,10 +858,12 @@ void pmi_app_all_started(pm_app *app)
             app->listeners[i].events.all_started(app, app->listeners[i].ctx);
 }
 
-void pmi_app_cron(pm_app *app, const struct cJSON *cron, bool added)
+void pmi_app_cron_added(pm_app *app, const pm_cron *cron)
 {
-    if (added)
-        APP_EMIT(app, cron_added, cron);
-    else
-        APP_EMIT(app, cron_removed, cron);
+    APP_EMIT(app, cron_added, cron);
+}
+
+void pmi_app_cron_removed(pm_app *app, const pm_cron *cron)
+{
+    APP_EMIT(app, cron_removed, cron);
 }

@@ -264,7 +264,14 @@ typedef struct pm_loop_opts {
     uint64_t (*clock_us)(void *ctx); /* monotonic microseconds; NULL: the
                                         system's */
     void (*random)(void *out, size_t len, void *ctx); /* NULL: the system's */
-    void *seam_ctx; /* for clock_us and random */
+    /* The clock on the wall, for crons: microseconds since 1970, UTC. NULL:
+     * clock_us if that is given, else the system's. */
+    int64_t (*wall_us)(void *ctx);
+    /* By how many seconds local time is ahead of UTC at that moment; at most
+     * one change a day. NULL: 0 if clock_us is given, else the zone of the
+     * process (TZ). */
+    int32_t (*utc_offset_s)(int64_t utc_s, void *ctx);
+    void *seam_ctx; /* for these four */
 } pm_loop_opts;
 
 static inline pm_loop_opts pm_loop_opts_default(void)
@@ -497,6 +504,8 @@ typedef struct pm_app_opts {
         *client_bind;     /* address of the client port; NULL: all addresses */
     const char *rpc_bind; /* NULL: the server's host */
     pm_master_opts master;
+    const char *crons; /* text of a crons.json: {"TYPE": [{"id", "time",
+                          "action", "serverId"?}]}; NULL: none. Copied */
 } pm_app_opts;
 
 static inline pm_app_opts pm_app_opts_default(void)
@@ -544,6 +553,13 @@ PM_API uint16_t pm_app_client_port(const pm_app *app);
 PM_API pm_err pm_app_set(pm_app *app, const char *name, void *value);
 PM_API void *pm_app_get(const pm_app *app, const char *name);
 
+/* What runs when; see "Crons" below. */
+typedef struct pm_cron {
+    const char *id;     /* unique on its server */
+    const char *time;   /* "second minute hour day month weekday [year]" */
+    const char *action; /* "file.method" */
+} pm_cron;
+
 /* ---- Events (app.event of Pomelo) -------------------------------------- */
 /* Every function may be NULL. A session is borrowed until the callback returns.
  */
@@ -561,9 +577,10 @@ typedef struct pm_app_events {
     void (*server_down)(pm_app *app, const pm_server *server, void *ctx);
     /* The master says that every server of its table runs. Once. */
     void (*all_started)(pm_app *app, void *ctx);
-    /* A console adds or removes a cron here: {"id","time","action"}. */
-    void (*cron_added)(pm_app *app, const struct cJSON *cron, void *ctx);
-    void (*cron_removed)(pm_app *app, const struct cJSON *cron, void *ctx);
+    /* A cron was added or removed at run time, by a console or by pm_cron_add
+     * and pm_cron_remove. Borrowed until the callback returns. */
+    void (*cron_added)(pm_app *app, const pm_cron *cron, void *ctx);
+    void (*cron_removed)(pm_app *app, const pm_cron *cron, void *ctx);
 } pm_app_events;
 static inline pm_app_events pm_app_events_default(void)
 {
@@ -599,6 +616,40 @@ PM_API pm_err pm_app_timer(pm_app *app, uint32_t delay_ms, uint32_t repeat_ms,
                            pm_timer_cb cb, void *ctx, uint64_t *id);
 /* Harmless when it has fired. */
 PM_API void pm_app_timer_cancel(pm_app *app, uint64_t id);
+
+/* ---- Crons ------------------------------------------------------------- */
+/* Jobs by the clock on the wall, Pomelo's crons. A job is registered on every
+ * app as "type.file.method"; a cron of this server's type calls its action
+ * "file.method". The fields of its time, with spaces between them:
+ *
+ *     second minute hour day month         weekday      [year]
+ *      0-59   0-59  0-24 1-31 0-11 (Jan: 0) 0-6 (Sun: 0) 1970-2099
+ *
+ * each "*", n, a-b, r/p (every value whose remainder by p is r: "0/10" is 0,
+ * 10, 20 ...) or a list of these with commas. Day and weekday must both fit. 24
+ * o'clock is the midnight that ends the day. Local time; docs/OPERATE.md tells
+ * of summer time and of clocks that are set.
+ *
+ * Crons begin when the app runs and end when it stops. What was missed, because
+ * the loop was busy or the machine slept, runs once. At most 1,024 a server. */
+
+/* `cron` is borrowed until the callback returns, also when it is removed
+ * there. */
+typedef void (*pm_cron_cb)(pm_app *app, const pm_cron *cron, void *ctx);
+/* A job. One of another type: recorded, unused. PM_EINVAL not three parts, over
+ * 255 bytes; PM_EEXIST, PM_ESTATE (started), PM_ENOMEM */
+PM_API pm_err pm_app_cron(pm_app *app, const char *action, pm_cron_cb cb,
+                          void *ctx);
+/* At any time; beside those of opts.crons. `cron` is copied. PM_EINVAL a time
+ * that is wrong or never comes (the log says what), an empty text or one over
+ * 255 bytes; PM_EEXIST the id; PM_ENOTFOUND no such job, while the app runs
+ * (before, pm_app_start says PM_ECONFIG); PM_ELIMIT, PM_ENOMEM, PM_ECLOSED */
+PM_API pm_err pm_cron_add(pm_app *app, const pm_cron *cron);
+/* PM_ENOTFOUND */
+PM_API pm_err pm_cron_remove(pm_app *app, const char *id);
+/* When it runs next: *utc_ms in milliseconds since 1970; INT64_MAX: never
+ * again. PM_ENOTFOUND; PM_ESTATE the app does not run. */
+PM_API pm_err pm_cron_next(const pm_app *app, const char *id, int64_t *utc_ms);
 
 /* ==== Handlers and requests =================================================
  * A route is "type.handler.method". A handler of this app's own type is called

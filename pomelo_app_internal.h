@@ -39,6 +39,7 @@ struct pmi_requests *pmi_app_requests(const pm_app *app);
 struct pmi_filters *pmi_app_filters(const pm_app *app);
 struct pmi_handlers *pmi_app_handlers(const pm_app *app);
 struct pmi_connector *pmi_app_connector(const pm_app *app);
+struct pmi_crons *pmi_app_crons(const pm_app *app);
 struct pmi_modules *pmi_app_modules(const pm_app *app);
 struct pmi_master *pmi_app_master(const pm_app *app);   /* or NULL */
 struct pmi_monitor *pmi_app_monitor(const pm_app *app); /* or NULL */
@@ -54,7 +55,8 @@ void pmi_app_server_removed(pm_app *app, const char *id);
 void pmi_app_server_up(pm_app *app, const pm_server *server);
 void pmi_app_server_down(pm_app *app, const pm_server *server);
 void pmi_app_all_started(pm_app *app);
-void pmi_app_cron(pm_app *app, const struct cJSON *cron, bool added);
+void pmi_app_cron_added(pm_app *app, const pm_cron *cron);
+void pmi_app_cron_removed(pm_app *app, const pm_cron *cron);
 /* A draining app asks its modules whether they are idle; a module that has just
  * become idle says so. */
 void pmi_app_check_drained(pm_app *app);

@@ -11,6 +11,7 @@
 #include "pomelo_call_internal.h"
 #include "pomelo_channel_internal.h"
 #include "pomelo_connector_internal.h"
+#include "pomelo_cron_internal.h"
 #include "pomelo_module_internal.h"
 
 #define FACTS_LIST_MAX 1000 /* users and channels by name */
@@ -158,6 +159,15 @@ static void facts_channels(const pmi_facts *facts, const char *param,
     pmi_buf_add_text(out, ",\"channels\":[");
     pmi_channels_each(channels, facts_channel, &walk);
     pmi_buf_add_text(out, "]}");
+}
+
+static void facts_crons(const pmi_facts *facts, const char *param, pmi_buf *out)
+{
+    (void)param;
+    facts_who(facts, out);
+    pmi_buf_add_text(out, ",\"crons\":");
+    pmi_crons_print(pmi_app_crons(facts->app), out);
+    pmi_buf_add_byte(out, '}');
 }
 
 /* Sessions by why they ended; those that never happened are left out. */
@@ -342,6 +352,7 @@ static const struct facts_question {
     {"connections", facts_connections, true},
     {"logins", facts_connections, true},
     {"channels", facts_channels, true},
+    {"crons", facts_crons, true},
     {"counters", facts_counters, true},
     {"nodeInfo", facts_node, true},
     {"systemInfo", facts_system, true},

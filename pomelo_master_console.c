@@ -12,6 +12,8 @@
  * the message. Start at console_signals. */
 #include "pomelo_master_internal.h"
 
+#include "pomelo_calendar_internal.h"
+
 #include <cjson/cJSON.h>
 #include <stdlib.h>
 
@@ -654,6 +656,23 @@ static void console_add(pmi_master *master, pm_admin_call *call)
 
 /* ---- Words that are passed on ------------------------------------------ */
 
+/* What a server would only log is told to who asks. */
+static bool console_cron_fits(pm_admin_call *call, const cJSON *args, bool add)
+{
+    const char *time = console_value(args, "time");
+    pmi_calendar calendar;
+    char why[256] = "";
+    if ((console_value(args, "serverId") ||
+         console_value(args, "serverType")) &&
+        console_value(args, "id") &&
+        (!add || (time && console_value(args, "action") &&
+                  !pmi_calendar_parse(&calendar, time, why, sizeof why))))
+        return true;
+    pmi_admin_answer_word(call, "%s",
+                          *why ? why : "Error cron parameters format.");
+    return false;
+}
+
 static void console_cron(pmi_master *master, pm_admin_call *call)
 {
     const cJSON *args = pmi_json_get(call->body, "args");
@@ -663,11 +682,13 @@ static void console_cron(pmi_master *master, pm_admin_call *call)
     pmi_map_walk walk;
     pmi_buf body;
     size_t told = 0;
+    if (!console_cron_fits(call, args, !strcmp(signal, "addCron")))
+        return;
     pmi_buf_init(&body, master->env, SIZE_MAX);
     pmi_buf_add_byte(&body, '{');
     pmi_admin_put(&body, "signal", signal);
     pmi_buf_add_text(&body, ",\"cron\":{");
-    if ((!id && !type) || !console_pairs(args, false, &body)) {
+    if (!console_pairs(args, false, &body)) {
         pmi_buf_fini(&body);
         pmi_admin_answer_word(call, "Error cron parameters format.");
         return;

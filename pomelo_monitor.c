@@ -12,6 +12,7 @@
 #include "pomelo_monitor_internal.h"
 
 #include "pomelo_connector_internal.h"
+#include "pomelo_cron_internal.h"
 #include "pomelo_master_internal.h"
 
 #include <cjson/cJSON.h>
@@ -400,9 +401,9 @@ static void monitor_console(pm_admin_call *call, void *ctx)
         else if (!strcmp(signal, "blacklist"))
             monitor_blacklist(monitor, pmi_json_get(call->body, "blacklist"));
         else if (cron && !strcmp(signal, "addCron"))
-            pmi_app_cron(monitor->app, cron, true);
+            pmi_crons_told(pmi_app_crons(monitor->app), cron, true);
         else if (cron && !strcmp(signal, "removeCron"))
-            pmi_app_cron(monitor->app, cron, false);
+            pmi_crons_told(pmi_app_crons(monitor->app), cron, false);
         pmi_admin_answer(call, pm_bytes(NULL, 0), pm_bytes(NULL, 0));
     }
 }

@@ -83,8 +83,7 @@ void pmi_remotes_free(pmi_remotes *remotes)
 
 /* ---- Remotes ----------------------------------------------------------- */
 
-/* Three non-empty parts; the length of the first, or 0. */
-static size_t remote_type_len(const char *method)
+size_t pmi_remotes_type_len(const char *method)
 {
     const char *first = method ? strchr(method, '.') : NULL;
     const char *second = first ? strchr(first + 1, '.') : NULL;
@@ -98,7 +97,7 @@ pm_err pm_app_remote(pm_app *app, const char *method, pm_remote_cb cb,
                      void *ctx)
 {
     pmi_remotes *remotes = pmi_app_remotes(app);
-    pm_slice type = pm_bytes(method, remote_type_len(method));
+    pm_slice type = pm_bytes(method, pmi_remotes_type_len(method));
     remote_entry *entry;
     if (!cb || !type.len)
         return PM_EINVAL;
@@ -261,7 +260,7 @@ static pm_err remote_check(pm_app *app, const pm_rpc_opts *opts, pm_slice *type)
 {
     if (!opts || opts->size != sizeof *opts)
         return PM_EINVAL;
-    *type = pm_bytes(opts->method, remote_type_len(opts->method));
+    *type = pm_bytes(opts->method, pmi_remotes_type_len(opts->method));
     if (!type->len)
         return PM_EINVAL;
     if (pmi_app_state_of(app) == PMI_APP_NEW)

@@ -15,5 +15,8 @@ void pmi_remotes_close(pmi_remotes *remotes);
 void pmi_remotes_free(pmi_remotes *remotes);
 /* Calls of other servers for a remote that is not here, so far. */
 uint64_t pmi_remotes_unknown(const pmi_remotes *remotes);
+/* Of "type.service.method", three non-empty parts and 255 bytes at most, the
+ * length of the first; else 0. NULL is fine. */
+size_t pmi_remotes_type_len(const char *method);
 
 #endif

@@ -74,6 +74,8 @@ static void run_file_opts(pmi_run *self, const pm_server *server,
     if (self->config && !connector->client_protos)
         connector->client_protos =
             pm_config_file(self->config, "clientProtos.json");
+    if (self->config && !opts->crons)
+        opts->crons = pm_config_file(self->config, "crons.json");
     if (!opts->log_level)
         opts->log_level = files->log.most;
     pmi_run_master_opts(self, server, opts);

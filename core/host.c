@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 #if defined(__GLIBC__) && (__GLIBC__ > 2 || __GLIBC_MINOR__ >= 33)
 #include <malloc.h>
@@ -76,4 +77,20 @@ void pmi_host_machine_read(pmi_host_machine *out)
 #else
     (void)page;
 #endif
+}
+
+/* ---- Time -------------------------------------------------------------- */
+
+int64_t pmi_host_wall_us(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+int32_t pmi_host_utc_offset_s(int64_t utc_s)
+{
+    time_t at = (time_t)utc_s;
+    struct tm local;
+    return localtime_r(&at, &local) ? (int32_t)local.tm_gmtoff : 0;
 }

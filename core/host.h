@@ -21,4 +21,10 @@ typedef struct pmi_host_machine {
 } pmi_host_machine;
 void pmi_host_machine_read(pmi_host_machine *out);
 
+/* Microseconds since 1970, UTC. This clock can be set. */
+int64_t pmi_host_wall_us(void);
+/* By how many seconds the zone of this process is ahead of UTC at that moment.
+ * The zone is that of the first time it was needed. */
+int32_t pmi_host_utc_offset_s(int64_t utc_s);
+
 #endif

@@ -23,6 +23,10 @@ const pmi_env *pmi_loop_env(const pm_loop *loop);
 /* Time at the start of this turn, and time now. Microseconds, monotonic. */
 uint64_t pmi_loop_now_us(const pm_loop *loop);
 uint64_t pmi_loop_clock_us(pm_loop *loop);
+/* The clock on the wall: microseconds since 1970, UTC; it can be set. And by
+ * how many seconds local time is ahead of UTC at that moment. */
+int64_t pmi_loop_wall_us(const pm_loop *loop);
+int32_t pmi_loop_utc_offset_s(const pm_loop *loop, int64_t utc_s);
 void pmi_loop_random(pm_loop *loop, void *out, size_t len);
 uint64_t pmi_loop_random_u64(pm_loop *loop);
 /* A map with a random key of this loop. */

@@ -32,8 +32,10 @@ enum { PMI_LOOP_RANDOM_BYTES = 256 }; /* what getentropy gives at once */
 
 struct pm_loop {
     pmi_env env;
-    uint64_t (*clock_us)(void *ctx);                  /* NULL: the system's */
-    void (*random)(void *out, size_t len, void *ctx); /* NULL: the system's */
+    uint64_t (*clock_us)(void *ctx);                   /* NULL: the system's */
+    int64_t (*wall_us)(void *ctx);                     /* likewise */
+    int32_t (*utc_offset_s)(int64_t utc_s, void *ctx); /* likewise */
+    void (*random)(void *out, size_t len, void *ctx);  /* NULL: the system's */
     void *seam_ctx;
 
     /* libevent's side; all NULL on a loop in memory only. */

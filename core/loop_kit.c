@@ -2,6 +2,7 @@
 /* core/loop_kit.c -- what lies on a loop for all who live there: random bytes,
  * storage, doors in memory, slots. Small things without much of a story.
  * Start reading at pmi_loop_random(). */
+#include "host.h"
 #include "loop_internal.h"
 
 #include <sys/random.h>
@@ -20,6 +21,26 @@ bool pmi_loop_memory_only(const pm_loop *loop)
 struct event_base *pmi_loop_base(const pm_loop *loop)
 {
     return loop->base;
+}
+
+/* ---- The wall ---------------------------------------------------------- */
+/* Under a virtual clock nothing may come from the system: a run must be the
+ * same each time. */
+
+int64_t pmi_loop_wall_us(const pm_loop *loop)
+{
+    if (loop->wall_us)
+        return loop->wall_us(loop->seam_ctx);
+    if (loop->clock_us)
+        return (int64_t)loop->clock_us(loop->seam_ctx);
+    return pmi_host_wall_us();
+}
+
+int32_t pmi_loop_utc_offset_s(const pm_loop *loop, int64_t utc_s)
+{
+    if (loop->utc_offset_s)
+        return loop->utc_offset_s(utc_s, loop->seam_ctx);
+    return loop->clock_us ? 0 : pmi_host_utc_offset_s(utc_s);
 }
 
 /* ---- Random ------------------------------------------------------------ */

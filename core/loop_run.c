@@ -82,6 +82,8 @@ static void loop_init(pm_loop *loop, const pmi_env *env,
 {
     *loop = (pm_loop){.env = *env};
     loop->clock_us = opts->clock_us;
+    loop->wall_us = opts->wall_us;
+    loop->utc_offset_s = opts->utc_offset_s;
     loop->random = opts->random;
     loop->seam_ctx = opts->seam_ctx;
     loop->base = opts->base;

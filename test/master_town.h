@@ -12,7 +12,8 @@ typedef struct town town;
 typedef struct town_app {
     town *of;
     pm_app *app;
-    int added, removed, up, down, all_started, crons_added, crons_removed;
+    int added, removed, up, down, all_started, crons_added, crons_removed,
+        crons_run;
     char last_removed[64];
 } town_app;
 
@@ -98,20 +99,26 @@ static inline void town_all_started(pm_app *app, void *ctx)
     ((town_app *)ctx)->all_started++;
 }
 
-static inline void town_cron_added(pm_app *app, const struct cJSON *cron,
-                                   void *ctx)
+static inline void town_cron_added(pm_app *app, const pm_cron *cron, void *ctx)
 {
     (void)app;
     (void)cron;
     ((town_app *)ctx)->crons_added++;
 }
 
-static inline void town_cron_removed(pm_app *app, const struct cJSON *cron,
+static inline void town_cron_removed(pm_app *app, const pm_cron *cron,
                                      void *ctx)
 {
     (void)app;
     (void)cron;
     ((town_app *)ctx)->crons_removed++;
+}
+
+static inline void town_cron(pm_app *app, const pm_cron *cron, void *ctx)
+{
+    (void)app;
+    (void)cron;
+    ((town_app *)ctx)->crons_run++;
 }
 
 static inline int town_index(town *t, const pm_app *app)
@@ -227,6 +234,8 @@ static inline pm_err town_start(town *t, int i)
     events.cron_added = town_cron_added;
     events.cron_removed = town_cron_removed;
     err = pm_app_listen(self->app, &events, self);
+    if (err == PM_OK)
+        err = pm_app_cron(self->app, "chat.a.b", town_cron, self);
     if (err == PM_OK && t->opts.module)
         err = pm_app_admin_module(self->app, t->opts.module, t->module_ctx);
     return err ? err : pm_app_start(self->app);

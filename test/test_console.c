@@ -554,22 +554,42 @@ static void test_passed_on(void **state)
            "{\"signal\":\"addCron\",\"args\":[\"serverId=chat-1\",\"id=8\","
            "\"time=0/30 * * * * *\",\"action=a.b\"]}",
            PM_OK, "{\"status\":\"ok\"}");
-    expect(&t, c, "__console__",
-           "{\"signal\":\"removeCron\",\"args\":[\"serverType=gate\","
-           "\"id=8\"]}",
-           PM_OK, "{\"status\":\"ok\"}");
     expect(&t, c, "__console__", "{\"signal\":\"addCron\",\"args\":[\"id=8\"]}",
            PM_EREMOTE, "Error cron parameters format.");
     expect(&t, c, "__console__",
-           "{\"signal\":\"addCron\",\"args\":[\"serverId=x\",\"id=8\"]}",
+           "{\"signal\":\"addCron\",\"args\":[\"serverId=x\",\"id=8\","
+           "\"time=* * * * * *\",\"action=a.b\"]}",
            PM_EREMOTE, "no such server is there");
+    expect(&t, c, "__console__",
+           "{\"signal\":\"addCron\",\"args\":[\"serverId=chat-1\",\"id=9\","
+           "\"time=* * 25 * * *\",\"action=a.b\"]}",
+           PM_EREMOTE,
+           "hour: expected a number from 0 to 24, \"*\", \"a-b\", \"r/p\" or a "
+           "list of these, found \"25\"");
+    /* The gate has no such job: its log says so. */
+    expect(&t, c, "__console__",
+           "{\"signal\":\"addCron\",\"args\":[\"serverType=gate\",\"id=9\","
+           "\"time=* * * * * *\",\"action=a.b\"]}",
+           PM_OK, "{\"status\":\"ok\"}");
+    expect(&t, c, "watchServer", "{\"comd\":\"crons\",\"context\":\"chat-1\"}",
+           PM_OK,
+           "{\"serverId\":\"chat-1\",\"serverType\":\"chat\","
+           "\"crons\":[{\"id\":\"8\",\"time\":\"0/30 * * * * *\","
+           "\"action\":\"a.b\",\"next\":30000}]}");
+    town_run(&t, 61000);
+    assert_int_equal(t.at[TOWN_CHAT].crons_run, 2);
+    expect(&t, c, "__console__",
+           "{\"signal\":\"removeCron\",\"args\":[\"serverType=chat\","
+           "\"id=8\"]}",
+           PM_OK, "{\"status\":\"ok\"}");
     expect(&t, c, "__console__",
            "{\"signal\":\"blacklist\",\"args\":[\"10.9.9.9\",\"(a+)+\"]}",
            PM_OK, "{\"status\":\"ok\"}");
-    town_run(&t, 100);
+    town_run(&t, 61000);
+    assert_int_equal(t.at[TOWN_CHAT].crons_run, 2);
     assert_int_equal(t.at[TOWN_CHAT].crons_added, 1);
     assert_int_equal(t.at[TOWN_GATE].crons_added, 0);
-    assert_int_equal(t.at[TOWN_GATE].crons_removed, 1);
+    assert_int_equal(t.at[TOWN_CHAT].crons_removed, 1);
     assert_true(town_converged(&t));
     pm_console_free(c);
     town_end(&t);
