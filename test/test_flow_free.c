@@ -42,6 +42,9 @@
     X(ROUTER)                                                                  \
     X(ROUTER_CHOSEN)                                                           \
     X(TIMER)                                                                   \
+    X(CRON)                                                                    \
+    X(CRON_ADDED)                                                              \
+    X(CRON_REMOVED)                                                            \
     X(POSTED)                                                                  \
     X(START)                                                                   \
     X(AFTER_START)                                                             \
@@ -236,6 +239,27 @@ static void on_timer(pm_app *app, void *ctx)
 {
     (void)app;
     story_at(ctx, AT_TIMER);
+}
+
+static void on_cron(pm_app *app, const pm_cron *cron, void *ctx)
+{
+    (void)app;
+    story_at(ctx, AT_CRON);
+    assert_string_equal(cron->action, "job.run");
+}
+
+static void on_cron_added(pm_app *app, const pm_cron *cron, void *ctx)
+{
+    (void)app;
+    (void)cron;
+    story_at(ctx, AT_CRON_ADDED);
+}
+
+static void on_cron_removed(pm_app *app, const pm_cron *cron, void *ctx)
+{
+    (void)app;
+    (void)cron;
+    story_at(ctx, AT_CRON_REMOVED);
 }
 
 static void on_stopped(pm_app *app, pm_err err, void *ctx)
@@ -627,6 +651,8 @@ static pm_err story_register(side *here, pm_app *app)
     assert_ok(
         pm_app_remote(app, "chat.chatRemote.never", on_remote_never, here));
     assert_ok(pm_app_remote(app, "connector.entryRemote.now", on_remote, here));
+    assert_ok(pm_app_cron(app, "chat.job.run", on_cron, here));
+    assert_ok(pm_app_cron(app, "connector.job.run", on_cron, here));
     assert_ok(pm_app_route(app, "chat", on_route, here));
     return PM_OK;
 }
@@ -647,6 +673,8 @@ static void story_listen(side *here, pm_app *app)
     events.server_removed = on_removed;
     events.server_up = on_up;
     events.server_down = on_down;
+    events.cron_added = on_cron_added;
+    events.cron_removed = on_cron_removed;
     assert_ok(pm_app_listen(app, &events, here));
     assert_ok(pm_app_listen(app, &events, here)); /* one more to be left out */
     assert_ok(pm_filter_serial(app, 50));
@@ -738,6 +766,16 @@ static void story_ask(story *s, const char *method)
     }
 }
 
+static void story_cron(story *s, side *here)
+{
+    static const pm_cron cron = {"c", "* * * * * *", "job.run"};
+    if (story_is_alive(here))
+        pm_cron_add(*here->app, &cron);
+    flow_run(&s->f, 1000);
+    if (story_is_alive(here))
+        pm_cron_remove(*here->app, "c");
+}
+
 /* All that an app does by itself. */
 static void story_act(story *s, side *here)
 {
@@ -778,6 +816,7 @@ static void story_act(story *s, side *here)
         pm_server_add(*here->app, &more);
     if (story_is_alive(here))
         pm_server_remove(*here->app, "chat-2");
+    story_cron(s, here);
     pm_loop_post(s->f.loop, on_posted, here);
     flow_run(&s->f, 10);
 }
