@@ -34,6 +34,7 @@ SRCS := \
 	core/buf.c \
 	core/map.c \
 	core/stats.c \
+	core/rate.c \
 	core/utf8.c \
 	core/json_number.c \
 	core/json_keys.c \
@@ -85,6 +86,7 @@ SRCS := \
 	pomelo_serial.c \
 	pomelo_handler.c \
 	pomelo_downlink.c \
+	pomelo_meter.c \
 	pomelo_connector.c \
 	pomelo_push.c \
 	pomelo_presence.c \

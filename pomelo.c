@@ -280,6 +280,8 @@ static pm_err app_copy_opts(pm_app *app, const pm_app_opts *opts)
     app->rpc_opts = opts->rpc;
     app->limits = opts->limits;
     app_default_limits(&app->limits);
+    if (app->limits.lag_ms)
+        pmi_loop_gauge(app->loop);
     c->flush_ms = app_or(c->flush_ms, 20);
     app->rpc_opts.deadline_ms = app_or(app->rpc_opts.deadline_ms, 5000);
     app->rpc_opts.reconnect_ms_max =

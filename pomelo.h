@@ -359,6 +359,16 @@ PM_API void pm_handshake_done(pm_handshake *hs, pm_err err,
 /* A new connection from this address ("192.0.2.7"): true to refuse it. */
 typedef bool (*pm_blacklist_cb)(const char *address, void *ctx);
 
+/* A request or notify is about to be refused, unread: the loop lags (`why` is
+ * PM_EBUSY, with limits.lag_ms) or its session sends too much (PM_ELIMIT, with
+ * PM_RATE_REFUSE). false: it goes through all the same. *answer is what its
+ * sender will be told, {"code":503}; it may be changed, and its bytes must then
+ * stay until the next call. route: empty when nobody has it; borrowed, like
+ * session, until the callback returns. Be quick: this runs when there is no
+ * time. */
+typedef bool (*pm_refuse_cb)(pm_session *session, pm_slice route, pm_err why,
+                             pm_body *answer, void *ctx);
+
 typedef enum pm_scheduler {
     PM_SCHEDULER_DIRECT = 0, /* each message at once */
     PM_SCHEDULER_BUFFER = 1  /* gathered, all together every flush_ms */
@@ -370,6 +380,15 @@ typedef enum pm_push_policy {
     PM_PUSH_DROP_NEW = 2,
     PM_PUSH_CLOSE = 3
 } pm_push_policy;
+
+/* What happens to a session that sends more than its rates allow. */
+typedef enum pm_rate_policy {
+    PM_RATE_CLOSE = 0,  /* closed: PM_CLOSE_RATE */
+    PM_RATE_REFUSE = 1, /* what is too much gets {"code":503}, or what
+                           pm_connector_opts.refuse says */
+    PM_RATE_DELAY = 2   /* not read until it may send again, heartbeats
+                           included */
+} pm_rate_policy;
 
 typedef struct pm_limits {
     uint32_t package_in_bytes;   /* 0: 64 KiB. A client's package */
@@ -383,11 +402,26 @@ typedef struct pm_limits {
     uint32_t request_ms;         /* 0: 30,000. Then {"code":500} to the client.
                                     Pomelo has no such deadline: a departure, so
                                     that nothing waits for ever */
-    uint32_t messages_per_s;     /* 0: off. Over it: closed */
+    uint32_t messages_per_s;     /* 0: off. Of one session, on the average;
+                                    and so many at once */
     uint32_t depth;              /* 0: 32. Of JSON and protobuf */
     uint32_t connections;        /* 0: descriptors - 64. The table's
                                     max_connections wins when smaller */
-    uint32_t signatures_per_s;   /* 0: 50 RSA checks a second a session */
+    uint32_t signatures_per_s;   /* 0: 50 RSA checks a second a session; over
+                                    it: closed */
+    uint32_t bytes_per_s;        /* 0: off. Of one session's packages; at once
+                                    also package_in_bytes if that is more */
+    pm_rate_policy over_rate;    /* over messages_per_s or bytes_per_s */
+    uint32_t idle_ms; /* 0: off. A session that sends nothing but heartbeats for
+                         so long is kicked ("idle"), unless it waits for an
+                         answer */
+    uint32_t lag_ms;  /* 0: off. Overload: a request that may have waited longer
+                         for this loop, or that would make others wait so long,
+                         gets {"code":503} at once, or what
+                         pm_connector_opts.refuse says; forwarded ones too, on
+                         the server that lags. Heartbeats are answered. At half
+                         of it new connections are refused. Take ten times the
+                         longest handler and more: 50 is good */
 } pm_limits;
 
 typedef struct pm_connector_opts {
@@ -406,7 +440,8 @@ typedef struct pm_connector_opts {
     pm_check_client_cb check_client;
     pm_handshake_cb handshake;
     pm_blacklist_cb blacklist;
-    void *ctx;                  /* for these three */
+    pm_refuse_cb refuse;
+    void *ctx;                  /* for these four */
     const char *const *blocked; /* CIDR blocks that are refused. Copied. */
     size_t blocked_count;
     pm_scheduler scheduler;

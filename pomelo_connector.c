@@ -8,7 +8,7 @@
  * A package of a type that its state does not know is ignored, as in Pomelo;
  * KICK and unknown types end the connection. Start at connector_package. */
 #include "pomelo_connector_internal.h"
-#include "pomelo_downlink_internal.h"
+#include "pomelo_meter_internal.h"
 
 #include <cjson/cJSON.h>
 
@@ -19,6 +19,7 @@ struct pmi_connector {
     pmi_link all; /* downlinks */
     uint32_t count;
     pmi_gatherer gatherer;
+    pmi_meters meters;
     pmi_cidr *blocked; /* owned */
     size_t blocked_count;
     uint64_t closed[PM_CLOSE_COUNT];
@@ -29,7 +30,54 @@ struct pm_handshake {
     pm_loop *loop;
     pmi_downlink *down; /* NULL: the connection has gone */
     cJSON *msg;         /* owned */
+    uint64_t left_us;   /* of the client's own time when it was handed over */
 };
+
+/* ---- The one timer of a client ----------------------------------------- */
+
+static void connector_listen(pmi_downlink *down);
+
+static void connector_late(pmi_timer *timer)
+{
+    pmi_downlink *down = PMI_OUTER(timer, pmi_downlink, timer);
+    if (down->delayed) {
+        down->delayed = false;
+        connector_listen(down);
+        return;
+    }
+    if (down->paused)
+        return; /* we do not listen: it is armed anew when we do */
+    if (down->state == PMI_DOWNLINK_WORKING)
+        pmi_downlink_close(down, PM_CLOSE_HEARTBEAT);
+    else
+        pmi_downlink_close(down, PM_CLOSE_HANDSHAKE_TIMEOUT);
+}
+
+static void connector_arm(pmi_downlink *down, uint64_t us)
+{
+    pmi_timer_set(pm_app_loop(down->app), &down->timer, us, connector_late);
+}
+
+static void connector_expect_heartbeat(pmi_downlink *down)
+{
+    const pm_connector_opts *opts = pmi_app_connector_opts(down->app);
+    double timeout =
+        opts->timeout_s > 0 ? opts->timeout_s : 2 * opts->heartbeat_s;
+    if (opts->heartbeat_s > 0 && down->state == PMI_DOWNLINK_WORKING &&
+        !down->delayed)
+        connector_arm(down, (uint64_t)(timeout * 1e6));
+}
+
+/* Reads it again, unless something else is against it. */
+static void connector_listen(pmi_downlink *down)
+{
+    if (down->paused || down->delayed)
+        return;
+    connector_expect_heartbeat(down);
+    pmi_conn_resume(down->conn);
+}
+
+/* ---- Life -------------------------------------------------------------- */
 
 pm_err pmi_connector_new(pm_app *app, pmi_connector **out)
 {
@@ -42,6 +90,7 @@ pm_err pmi_connector_new(pm_app *app, pmi_connector **out)
     connector->env = env;
     pmi_list_init(&connector->all);
     pmi_gatherer_init(&connector->gatherer, app);
+    pmi_meters_init(&connector->meters, app, connector_late);
     *out = connector;
     connector->blocked = pmi_resize_array(env, NULL, opts->blocked_count,
                                           sizeof *connector->blocked);
@@ -74,33 +123,6 @@ uint32_t pmi_connector_count(const pmi_connector *connector)
     return connector->count;
 }
 
-/* ---- The one timer of a client ----------------------------------------- */
-
-static void connector_late(pmi_timer *timer)
-{
-    pmi_downlink *down = PMI_OUTER(timer, pmi_downlink, timer);
-    if (down->paused)
-        return; /* we do not listen: it is armed anew when we do */
-    if (down->state == PMI_DOWNLINK_WORKING)
-        pmi_downlink_close(down, PM_CLOSE_HEARTBEAT);
-    else
-        pmi_downlink_close(down, PM_CLOSE_HANDSHAKE_TIMEOUT);
-}
-
-static void connector_arm(pmi_downlink *down, uint64_t us)
-{
-    pmi_timer_set(pm_app_loop(down->app), &down->timer, us, connector_late);
-}
-
-static void connector_expect_heartbeat(pmi_downlink *down)
-{
-    const pm_connector_opts *opts = pmi_app_connector_opts(down->app);
-    double timeout =
-        opts->timeout_s > 0 ? opts->timeout_s : 2 * opts->heartbeat_s;
-    if (opts->heartbeat_s > 0 && down->state == PMI_DOWNLINK_WORKING)
-        connector_arm(down, (uint64_t)(timeout * 1e6));
-}
-
 /* ---- Sessions' way down ------------------------------------------------ */
 
 static pm_err connector_push(pm_session *session, pm_slice route, pm_body body)
@@ -124,8 +146,7 @@ static void connector_relaxed(pm_session *session)
     if (!down->paused)
         return;
     down->paused = false;
-    connector_expect_heartbeat(down);
-    pmi_conn_resume(down->conn);
+    connector_listen(down);
 }
 
 static const char *connector_address(const pm_session *session,
@@ -190,8 +211,7 @@ void pm_handshake_done(pm_handshake *hs, pm_err err, const struct cJSON *user)
     pm_loop *loop = hs->loop;
     if (down) {
         down->handshake = NULL;
-        connector_arm(down,
-                      (uint64_t)pmi_app_limits(down->app)->handshake_ms * 1000);
+        connector_arm(down, hs->left_us);
         if (err)
             connector_refuse_500(down);
         else
@@ -215,6 +235,7 @@ static pm_err connector_ask(pmi_downlink *down, cJSON *msg)
     hs->loop = loop;
     hs->down = down;
     hs->msg = msg;
+    hs->left_us = pmi_timer_left_us(loop, &down->timer);
     pmi_loop_hold(loop);
     down->handshake = hs;
     connector_arm(down,
@@ -265,6 +286,15 @@ static pm_err connector_check(pmi_downlink *down, const cJSON *msg)
     return welcome ? PM_OK : PM_EHANDSHAKE;
 }
 
+static pm_err connector_take_key(pmi_downlink *down, const cJSON *msg)
+{
+    pmi_meters *meters = &pmi_app_connector(down->app)->meters;
+    pm_err err = pmi_meter_open(meters, down);
+    if (err)
+        return err;
+    return pmi_proto_rsa_key(pmi_app_env(down->app), msg, &down->meter->key);
+}
+
 static void connector_handshake(pmi_downlink *down, pm_slice body)
 {
     const pm_connector_opts *opts = pmi_app_connector_opts(down->app);
@@ -287,7 +317,7 @@ static void connector_handshake(pmi_downlink *down, pm_slice body)
         return;
     }
     if (err == PM_OK && opts->use_crypto)
-        err = pmi_proto_rsa_key(env, msg, &down->key);
+        err = connector_take_key(down, msg);
     if (err == PM_OK && opts->handshake) {
         err = connector_ask(down, msg);
         if (err == PM_OK)
@@ -313,7 +343,8 @@ static void connector_heartbeat(pmi_downlink *down)
 static void connector_ack(pmi_downlink *down)
 {
     pmi_sessions *sessions = pmi_app_sessions(down->app);
-    if (pmi_session_open(sessions, &connector_ops, down, &down->session)) {
+    if (pmi_meter_start(&pmi_app_connector(down->app)->meters, down) ||
+        pmi_session_open(sessions, &connector_ops, down, &down->session)) {
         pmi_downlink_close(down, PM_CLOSE_MEMORY);
         return;
     }
@@ -325,51 +356,29 @@ static void connector_ack(pmi_downlink *down)
 
 /* ---- Data -------------------------------------------------------------- */
 
-/* Counts a message (and a signature to check) in this second. False: too many.
- */
-static bool connector_within_rate(pmi_downlink *down)
-{
-    const pm_limits *limits = pmi_app_limits(down->app);
-    bool crypto = pmi_app_connector_opts(down->app)->use_crypto;
-    uint32_t second;
-    if (!limits->messages_per_s && !crypto)
-        return true;
-    second = (uint32_t)(pmi_loop_now_us(pm_app_loop(down->app)) / 1000000) &
-             0xffffff;
-    if (second != down->second) {
-        down->second = second & 0xffffff;
-        down->messages = 0;
-    }
-    down->messages++;
-    if (limits->messages_per_s && down->messages > limits->messages_per_s) {
-        pmi_downlink_close(down, PM_CLOSE_RATE);
-        return false;
-    }
-    if (crypto && down->messages > limits->signatures_per_s) {
-        pmi_downlink_close(down, PM_CLOSE_CRYPTO);
-        return false;
-    }
-    return true;
-}
-
 static void connector_data_package(pmi_downlink *down, pm_slice body)
 {
+    pmi_rsa *key = down->meter ? down->meter->key : NULL;
     pmi_message msg;
     pm_err err = pmi_proto_message_decode(body, &msg);
     if (err) {
         pmi_downlink_close(down, PM_CLOSE_MESSAGE);
         return;
     }
-    if (!connector_within_rate(down))
+    if (PMI_UNLIKELY(key) && !pmi_meter_signature(down))
         return;
     err = pmi_handler_message(pmi_app_handlers(down->app), down->session, &msg,
-                              down->key, pmi_downlink_answer);
+                              key, pmi_downlink_answer);
     if (err)
         pmi_downlink_close(down, PM_CLOSE_MEMORY);
 }
 
 static void connector_package(pmi_downlink *down, const pmi_package *package)
 {
+    if (PMI_UNLIKELY(down->metered) &&
+        !pmi_meter_package(&pmi_app_connector(down->app)->meters, down,
+                           package))
+        return;
     switch (package->type) {
     case PMI_PACKAGE_HANDSHAKE:
         if (down->state == PMI_DOWNLINK_INITED)
@@ -393,12 +402,13 @@ static void connector_package(pmi_downlink *down, const pmi_package *package)
     }
 }
 
-/* Stops reading a client that has too much in flight. True: stopped. */
+/* Stops reading a client that has too much in flight. True: it is not read, for
+ * this reason or another. */
 static bool connector_pause(pmi_downlink *down)
 {
     const pm_limits *limits = pmi_app_limits(down->app);
     if (!down->session || down->session->in_flight < limits->requests_in_flight)
-        return false;
+        return down->delayed;
     down->paused = true;
     pmi_conn_pause(down->conn);
     return true;
@@ -541,14 +551,13 @@ static void connector_end(pmi_downlink *down, pm_close_reason reason)
         pm_session_unref(session);
         pmi_app_check_drained(app);
     }
-    pmi_rsa_free(down->key);
+    pmi_meter_close(down);
     if (down->gather) {
         pmi_list_remove(&down->gather->link);
         pmi_buf_fini(&down->gather->bytes);
         pmi_free(connector->env, down->gather);
         down->gather = NULL;
     }
-    down->key = NULL;
     down->session = NULL;
     memset(&down->grave, 0, sizeof down->grave);
     pmi_loop_bury(pm_app_loop(down->app), &down->grave, connector_bury);

@@ -29,18 +29,18 @@ typedef struct pmi_downlink {
     pm_session *session; /* a reference; NULL before WORKING */
     pmi_link in_all;
     union {
-        pmi_timer timer; /* handshake's end, then heartbeat's */
+        pmi_timer timer; /* handshake's end, then heartbeat's, or delay's */
         pmi_task grave;  /* after both */
     };
     pm_handshake *handshake; /* the application's callback has it */
-    pmi_rsa *key;
-    pmi_gather *gather;   /* NULL: none yet */
-    uint32_t messages;    /* in this second; with crypto, signatures too */
-    uint32_t second : 24; /* its low bits: half a year goes round */
+    struct pmi_meter *meter; /* owned; NULL: nothing of it is on */
+    pmi_gather *gather;      /* NULL: none yet */
     uint32_t state : 4;
     bool greeted : 1; /* answer is on its way: ACKs count from the next chunk */
     bool paused : 1;  /* too many requests in flight */
     bool reading : 1; /* a chunk of it is being looked at */
+    bool metered : 1; /* packages pass pmi_meter_package */
+    bool delayed : 1; /* over its rate: not read before the timer says so */
 } pmi_downlink;
 
 /* Gathers for the buffer scheduler; one a frontend. */

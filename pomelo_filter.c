@@ -324,6 +324,7 @@ static void filter_busy_before(pm_request *req, void *ctx)
 pm_err pm_filter_toobusy(pm_app *app, uint32_t lag_ms)
 {
     pm_filter filter = {filter_busy_before, NULL, NULL};
+    pmi_loop_gauge(pm_app_loop(app));
     return pm_app_filter(app, &filter,
                          (void *)(uintptr_t)(lag_ms ? lag_ms : 70));
 }

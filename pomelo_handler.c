@@ -422,6 +422,11 @@ static pm_err handler_new_request(pmi_handlers *handlers, pm_session *session,
     return PM_OK;
 }
 
+void pmi_handlers_refuse(pmi_handlers *handlers, pmi_refused why)
+{
+    handlers->refused[why]++;
+}
+
 /* Counted; the connection goes on. */
 static pm_err handler_ignore(pmi_handlers *handlers, pmi_refused why)
 {
@@ -571,9 +576,24 @@ static pm_err handler_serve_one(pm_app *app, pm_call *call)
     return PM_OK;
 }
 
+/* Before anything is looked at: refusing must cost next to nothing. */
+static bool handler_refuse_forward(pm_app *app, pm_call *call)
+{
+    uint64_t lag_us = (uint64_t)pmi_app_limits(app)->lag_ms * 1000;
+    if (!lag_us || !pmi_loop_is_overloaded(pm_app_loop(app), lag_us))
+        return false;
+    pmi_app_handlers(app)->refused[PMI_REFUSED_LAG]++;
+    pmi_call_answer(call, PM_EREMOTE, PM_EBUSY, pm_strerror(PM_EBUSY),
+                    pm_body_text("{\"code\":503}"), pm_bytes(NULL, 0));
+    return true;
+}
+
 static void handler_serve_forward(pm_app *app, pm_call *call)
 {
-    pm_err err = handler_serve_one(app, call);
+    pm_err err;
+    if (handler_refuse_forward(app, call))
+        return;
+    err = handler_serve_one(app, call);
     if (err)
         pmi_call_answer(call, PM_EREMOTE, err, pm_strerror(err), pm_body_none(),
                         pm_bytes(NULL, 0));

@@ -36,8 +36,11 @@ typedef enum pmi_refused {
     PMI_REFUSED_SHAPE,  /* not three parts: 500 */
     PMI_REFUSED_METHOD, /* no such handler: 500 */
     PMI_REFUSED_BODY,   /* its schema or signature does not fit: no answer */
+    PMI_REFUSED_LAG,    /* the loop lags: 503 */
+    PMI_REFUSED_RATE,   /* too many from one session: 503 */
     PMI_REFUSED_COUNT
 } pmi_refused;
+void pmi_handlers_refuse(pmi_handlers *handlers, pmi_refused why);
 const uint64_t *pmi_handlers_refused(const pmi_handlers *handlers);
 
 #endif

@@ -14,8 +14,12 @@
  *            each one: enter .. leave (graves)
  *
  * In memory only, pm_loop_poll calls the same turn, and there is nothing else.
+ * All callbacks of one look at the descriptors and the turn behind them are a
+ * round; pmi_loop_gauge measures them, and wants a turn for each.
  * Start reading at pmi_loop_turn(). */
 #include "loop_internal.h"
+
+enum { LOOP_LOOK_US = 250 }; /* a look at the descriptors takes less */
 
 /* ---- Time -------------------------------------------------------------- */
 static uint64_t loop_clock(const pm_loop *loop)
@@ -41,9 +45,47 @@ uint64_t pmi_loop_clock_us(pm_loop *loop)
     return loop_clock(loop);
 }
 
-uint64_t pmi_loop_lag_us(const pm_loop *loop)
+uint64_t pmi_loop_lag_us(pm_loop *loop)
 {
-    return loop->lag_us;
+    uint64_t waited;
+    if (!loop->gauged)
+        return loop->lag_us;
+    waited = loop->round_us ? loop_clock(loop) - loop->since_us : 0;
+    return waited > loop->late_us ? waited : loop->late_us;
+}
+
+void pmi_loop_gauge(pm_loop *loop)
+{
+    loop->gauged = true;
+}
+
+bool pmi_loop_is_overloaded(pm_loop *loop, uint64_t max_us)
+{
+    uint64_t now = loop_clock(loop);
+    return loop->round_us &&
+           (now - loop->round_us > max_us / 2 || now - loop->since_us > max_us);
+}
+
+uint64_t pmi_loop_round_us(const pm_loop *loop)
+{
+    return loop->round_us ? loop->round_us : loop_clock(loop);
+}
+
+void pmi_loop_round_begin(pm_loop *loop)
+{
+    bool slept = loop->now_us - loop->last_end_us > LOOP_LOOK_US;
+    loop->round_us = loop->now_us;
+    loop->since_us = slept ? loop->now_us : loop->last_round_us;
+    pmi_loop_want_turn(loop);
+}
+
+static void loop_round_end(pm_loop *loop)
+{
+    if (!loop->round_us)
+        return;
+    loop->last_round_us = loop->round_us;
+    loop->last_end_us = loop_clock(loop);
+    loop->round_us = 0;
 }
 
 bool pmi_loop_over_budget(pm_loop *loop)
@@ -238,6 +280,12 @@ void pmi_timer_clear(pmi_timer *timer)
     pmi_list_remove(&timer->node.link);
 }
 
+uint64_t pmi_timer_left_us(const pm_loop *loop, const pmi_timer *timer)
+{
+    uint64_t now = pmi_loop_now_us(loop), due = timer->node.due_tick * 1000;
+    return pmi_timer_is_set(timer) && due > now ? due - now : 0;
+}
+
 /* ---- The turn ---------------------------------------------------------- */
 static void loop_collect_posts(pm_loop *loop)
 {
@@ -323,6 +371,7 @@ void pmi_loop_turn(pm_loop *loop)
     pmi_loop_enter(loop);
     begun = loop->now_us;
     loop->in_turn = true;
+    pmi_loop_round(loop);
     loop->late_us = 0;
     while (loop_run_stage(loop)) {
         loop->stage = (loop->stage + 1) % PMI_STAGE_COUNT;
@@ -331,6 +380,7 @@ void pmi_loop_turn(pm_loop *loop)
     }
     took = loop_clock(loop) - begun;
     loop->lag_us = took > loop->late_us ? took : loop->late_us;
+    loop_round_end(loop);
     if (loop->running && atomic_load(&loop->broken))
         event_base_loopbreak(loop->base);
     pmi_loop_leave(loop);

@@ -37,8 +37,20 @@ bool pmi_loop_memory_only(const pm_loop *loop);
 bool pmi_loop_over_budget(pm_loop *loop);
 
 /* How far behind the loop is, microseconds: by how much the last turn's first
- * timer was late, or how long that turn took; the larger one. */
-uint64_t pmi_loop_lag_us(const pm_loop *loop);
+ * timer was late, or how long that turn took; the larger one. Of a gauged loop:
+ * how long what is being looked at may have waited already. */
+uint64_t pmi_loop_lag_us(pm_loop *loop);
+/* From now on rounds are measured: from the first descriptor that is looked at,
+ * or the turn when there is none, to the end of the turn. What waits in a
+ * socket waits at most for the round in which it came and for its place in the
+ * next one; when the loop has slept in between only for the latter. */
+void pmi_loop_gauge(pm_loop *loop);
+/* A gauged loop has no time for what can be refused: it may have waited for
+ * longer than max_us, or this round has spent half of max_us already, so that
+ * the next round is there in time. */
+bool pmi_loop_is_overloaded(pm_loop *loop, uint64_t max_us);
+/* The round's beginning; the time now outside of one. */
+uint64_t pmi_loop_round_us(const pm_loop *loop);
 
 /* Shared storage. The read buffer is for one callback's time. */
 #define PMI_READ_BUFFER_BYTES (128 * 1024)
@@ -90,6 +102,8 @@ typedef struct pmi_timer {
 void pmi_timer_set(pm_loop *loop, pmi_timer *timer, uint64_t delay_us,
                    void (*fire)(pmi_timer *timer));
 void pmi_timer_clear(pmi_timer *timer);
+/* Until it is due; 0: it is, or it is not set. */
+uint64_t pmi_timer_left_us(const pm_loop *loop, const pmi_timer *timer);
 static inline bool pmi_timer_is_set(const pmi_timer *timer)
 {
     return pmi_link_in(&timer->node.link);

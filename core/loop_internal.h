@@ -65,6 +65,11 @@ struct pm_loop {
     pmi_wheel wheel;
     uint64_t late_us; /* of this turn's first timer */
 
+    /* Of a gauged loop: this round's beginning (0: none), since when what it
+     * finds may have waited; the last round's beginning and end. */
+    bool gauged;
+    uint64_t round_us, since_us, last_round_us, last_end_us;
+
     /* What other threads touch. */
     pthread_mutex_t mutex;
     pmi_link posts;     /* under the mutex */
@@ -98,6 +103,14 @@ bool pmi_loop_event_init(pm_loop *loop, struct event *event, int fd, short what,
 void pmi_loop_event_fini(struct event *event);
 
 void pmi_loop_refresh(pm_loop *loop); /* now_us */
+/* A round begins, unless one is under way. Called with what libevent or
+ * pm_loop_poll have found, never for calls of the application. */
+void pmi_loop_round_begin(pm_loop *loop);
+static inline void pmi_loop_round(pm_loop *loop)
+{
+    if (PMI_UNLIKELY(loop->gauged && !loop->round_us))
+        pmi_loop_round_begin(loop);
+}
 /* Sees to it that there will be a turn, behind the events that libevent has
  * queued. Within a turn it is seen to at its end. */
 void pmi_loop_want_turn(pm_loop *loop);

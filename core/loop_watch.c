@@ -33,6 +33,7 @@ static void watch_on_event(evutil_socket_t fd, short what, void *arg)
     pm_loop *loop = watch->loop;
     (void)fd;
     pmi_loop_enter(loop);
+    pmi_loop_round(loop);
     watch->ready(watch, (what & EV_READ ? PMI_READABLE : 0) |
                             (what & EV_WRITE ? PMI_WRITABLE : 0));
     pmi_loop_leave(loop);

@@ -52,6 +52,7 @@
     X(STOPPED)                                                                 \
     X(CHECK_CLIENT)                                                            \
     X(HANDSHAKE)                                                               \
+    X(REFUSE)                                                                  \
     X(EACH_SESSION)                                                            \
     X(EACH_OF_UID)                                                             \
     X(EACH_MEMBER)                                                             \
@@ -582,6 +583,18 @@ static void on_handshake(pm_handshake *hs, const struct cJSON *msg, void *ctx)
         pm_app_timer(*here->app, 5, 0, on_handshake_timer, here, NULL);
 }
 
+/* Everything is a little too much, and let in all the same. */
+static bool on_refuse(pm_session *session, pm_slice route, pm_err why,
+                      pm_body *answer, void *ctx)
+{
+    (void)session;
+    (void)route;
+    (void)why;
+    (void)answer;
+    story_at(ctx, AT_REFUSE);
+    return false;
+}
+
 /* ---- Callbacks of the client ------------------------------------------- */
 
 static void on_connected(pm_client *client, const struct cJSON *user, void *ctx)
@@ -702,7 +715,10 @@ static void story_app(story *s, const char *id, side *here)
     opts.connector.heartbeat_s = 3;
     opts.connector.check_client = on_check_client;
     opts.connector.handshake = on_handshake;
+    opts.connector.refuse = on_refuse;
     opts.connector.ctx = here;
+    opts.limits.messages_per_s = 1;
+    opts.limits.over_rate = PM_RATE_REFUSE;
     assert_ok(pm_app_new(here->app, &opts));
     app = *here->app;
     story_register(here, app);

@@ -27,6 +27,9 @@ typedef struct guard {
     int cancelled;
     pm_close_reason told; /* to session_closed */
     int told_count;
+    pm_handshake_cb handshake;
+    pm_handshake *shaking;
+    bool shake_later, use_crypto;
 } guard;
 
 /* ---- The bare client --------------------------------------------------- */
@@ -168,7 +171,8 @@ static bool on_check(const char *type, const char *version, bool *failed,
     return !type || strcmp(type, "\"old\"");
 }
 
-static void guard_start(guard *g, const pm_limits *limits)
+/* Without the other client. */
+static void guard_start_quiet(guard *g, const pm_limits *limits)
 {
     static const struct {
         const char *route;
@@ -185,6 +189,9 @@ static void guard_start(guard *g, const pm_limits *limits)
     opts.servers_count = 1;
     opts.connector.heartbeat_s = 3;
     opts.connector.check_client = on_check;
+    opts.connector.handshake = g->handshake;
+    opts.connector.use_crypto = g->use_crypto;
+    opts.connector.ctx = g;
     opts.limits = *limits;
     assert_ok(pm_app_new(&g->f.front, &opts));
     for (size_t i = 0; i < sizeof handlers / sizeof *handlers; i++)
@@ -193,6 +200,11 @@ static void guard_start(guard *g, const pm_limits *limits)
     events.session_closed = on_closed;
     assert_ok(pm_app_listen(g->f.front, &events, g));
     assert_ok(pm_app_start(g->f.front));
+}
+
+static void guard_start(guard *g, const pm_limits *limits)
+{
+    guard_start_quiet(g, limits);
     assert_ok(flow_client(&g->f));
     flow_run(&g->f, 50);
     assert_int_equal(g->f.connected, 1);
@@ -323,7 +335,7 @@ static void do_constructor(guard *g)
 static void do_rate(guard *g)
 {
     bare_work(g);
-    for (uint8_t i = 1; i <= 60; i++)
+    for (uint8_t i = 1; i <= 80; i++)
         bare_ask(g, i, "echo");
 }
 
@@ -375,7 +387,7 @@ static const limit_case limit_cases[] = {
     {"an empty DATA", do_empty_data, PM_CLOSE_MESSAGE, 10, true},
     {"an endless id", do_endless_id, PM_CLOSE_MESSAGE, 10, true},
     {"a constructor", do_constructor, PM_CLOSE_ATTACK, 10, true},
-    {"60 messages at once", do_rate, PM_CLOSE_RATE, 10, true},
+    {"80 messages at once", do_rate, PM_CLOSE_RATE, 10, true},
     {"no heartbeat", do_silence, PM_CLOSE_HEARTBEAT, 6010, true},
     {"good bye", do_leave, PM_CLOSE_CLIENT, 10, true},
     {"told to leave", do_told_to_leave, PM_CLOSE_SERVER, 10, true},
@@ -518,6 +530,97 @@ static void test_in_flight(void **state)
     free(g);
 }
 
+/* ---- The time for a handshake ------------------------------------------ */
+
+static void on_shake(pm_handshake *hs, const struct cJSON *msg, void *ctx)
+{
+    guard *g = ctx;
+    (void)msg;
+    if (g->shake_later)
+        g->shaking = hs;
+    else
+        pm_handshake_done(hs, PM_OK, NULL);
+}
+
+/* What the client takes counts in one: before its handshake and after our
+ * answer. The application's own time counts apart. */
+static void test_handshake_total(void **state)
+{
+    guard *g = calloc(1, sizeof *g);
+    pm_limits limits = {0};
+    (void)state;
+    assert_non_null(g);
+    g->handshake = on_shake;
+    guard_start(g, &limits);
+    g->shake_later = true;
+    bare_connect(g);
+    guard_wait(g, 8000);
+    bare_hex(g, handshake_hex);
+    assert_non_null(g->shaking);
+    guard_wait(g, 20000);
+    assert_false(g->b.closed);
+    pm_handshake_done(g->shaking, PM_OK, NULL);
+    guard_wait(g, 1900);
+    assert_false(g->b.closed);
+    guard_wait(g, 200);
+    assert_true(g->b.closed);
+    assert_int_equal(guard_count(g, PM_CLOSE_HANDSHAKE_TIMEOUT), 1);
+    guard_end(g);
+    free(g);
+}
+
+/* ---- Signatures -------------------------------------------------------- */
+
+/* A key that is good, and messages whose signatures are not: each would be a
+ * check, and the 51st of a second is the last. */
+static void test_signature_flood(void **state)
+{
+    static const char shake[] =
+        "{\"sys\":{\"rsa\":{\"rsa_n\":\""
+        "c39b3f6dd2b0a9d2ab1f5f2c94fe7d1d9e0e5f1c6a3b2d4e8f90717263748596"
+        "c39b3f6dd2b0a9d2ab1f5f2c94fe7d1d9e0e5f1c6a3b2d4e8f90717263748597"
+        "\",\"rsa_e\":65537}}}";
+    guard *g = calloc(1, sizeof *g);
+    pm_limits limits = {0};
+    uint8_t all[128 * 64];
+    size_t len = 0;
+    (void)state;
+    assert_non_null(g);
+    g->use_crypto = true;
+    guard_start_quiet(g, &limits);
+    for (int burst = 0; burst < 2; burst++) {
+        uint8_t head[4] = {PMI_PACKAGE_HANDSHAKE, 0, 0,
+                           (uint8_t)(sizeof shake - 1)};
+        bare_connect(g);
+        bare_send(g, head, 4);
+        bare_send(g, shake, sizeof shake - 1);
+        bare_hex(g, "02000000");
+        assert_false(g->b.closed);
+        len = 0;
+        for (int i = 0; i < 50 + burst; i++) {
+            static const char text[] = "{\"__crypto__\":\"0123456789abcdef\"}";
+            static const char route[] = "connector.h.echo";
+            uint8_t message[8] = {
+                PMI_PACKAGE_DATA, 0, 0, 3 + 16 + 33, 0, 1, 16};
+            memcpy(all + len, message, 7);
+            memcpy(all + len + 7, route, 16);
+            memcpy(all + len + 23, text, 33);
+            len += 56;
+        }
+        bare_send(g, all, len);
+        assert_int_equal(g->b.closed, burst);
+        assert_int_equal(guard_count(g, PM_CLOSE_CRYPTO), burst);
+        pmi_conn_free(g->b.conn);
+        g->b.conn = NULL;
+        flow_run(&g->f, 10);
+    }
+    assert_int_equal(
+        pmi_handlers_refused(pmi_app_handlers(g->f.front))[PMI_REFUSED_BODY],
+        100);
+    guard_end(g);
+    free(g);
+}
+
 /* ---- Who may come in --------------------------------------------------- */
 
 static void test_connections_max(void **state)
@@ -551,6 +654,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_reasons),
     cmocka_unit_test(test_states),
     cmocka_unit_test(test_in_flight),
+    cmocka_unit_test(test_handshake_total),
+    cmocka_unit_test(test_signature_flood),
     cmocka_unit_test(test_connections_max),
 };
 

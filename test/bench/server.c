@@ -181,6 +181,9 @@ static const struct {
     {"depth", offsetof(pm_limits, depth)},
     {"connections", offsetof(pm_limits, connections)},
     {"signatures_per_s", offsetof(pm_limits, signatures_per_s)},
+    {"bytes_per_s", offsetof(pm_limits, bytes_per_s)},
+    {"idle_ms", offsetof(pm_limits, idle_ms)},
+    {"lag_ms", offsetof(pm_limits, lag_ms)},
 };
 
 static int server_help(int status)
