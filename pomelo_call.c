@@ -19,7 +19,7 @@ struct pm_call {
     pmi_peer *peer;   /* NULL: the link has gone, or the caller is ourselves */
     uint64_t id;      /* the caller's number */
     uint64_t self_id; /* of our own asking call; 0: it came by a link */
-    pmi_link in_peer; /* pmi_peer.calls, pmi_asked.own or .lost */
+    pmi_link in_peer; /* pmi_peer.served, pmi_asked.own or .lost */
     pmi_task task;    /* serves our own call on a later turn */
     uint64_t deadline_us, trace_id;
     pm_body body;
@@ -142,8 +142,8 @@ void pmi_asked_frame(pmi_asked *asked, pmi_peer *peer, const pmi_frame *frame)
     call->deadline_us =
         pmi_loop_now_us(call->loop) + (uint64_t)frame->deadline_ms * 1000;
     call_put_name(call->method, frame->method);
-    call_put_name(call->caller, pm_text(peer->id));
-    pmi_list_add(&peer->calls, &call->in_peer);
+    call_put_name(call->caller, pm_text(pmi_peer_id(peer)));
+    pmi_list_add(&peer->served, &call->in_peer);
     asked->now = call;
     call_serve(asked, call);
     /* The bytes go with this frame: whoever still has the call has kept them.

@@ -35,6 +35,32 @@ static bool peer_is_dialled(const pmi_peer *peer)
     return peer->server != NULL;
 }
 
+const char *pmi_peer_id(const pmi_peer *peer)
+{
+    return peer->server ? peer->server->pub.id : peer->id;
+}
+
+/* ---- Links that others have dialled ------------------------------------ */
+
+void pmi_peer_find_back(pmi_peers *peers, pmi_server *server)
+{
+    for (pmi_link *n = peers->accepted.next; n != &peers->accepted;
+         n = n->next) {
+        pmi_peer *peer = PMI_OUTER(n, pmi_peer, in_all);
+        if (peer->state == PMI_PEER_UP && !strcmp(peer->id, server->pub.id))
+            server->back = peer;
+    }
+}
+
+static void peer_forget_back(const pmi_peer *accepted)
+{
+    pmi_cluster *cluster = pmi_app_cluster(accepted->owner->app);
+    pmi_server *server =
+        accepted->id ? pmi_cluster_find(cluster, accepted->id) : NULL;
+    if (server && server->back == accepted)
+        server->back = NULL;
+}
+
 /* ---- Proof ------------------------------------------------------------- */
 
 static pmi_proof peer_proof(const pmi_peer *peer, pm_slice other)
@@ -105,6 +131,8 @@ static void peer_free(pmi_peer *peer)
     pmi_list_remove(&peer->in_all);
     if (peer->server)
         peer->server->peer = NULL; /* it may be dialled anew at once */
+    else
+        peer_forget_back(peer);
     pmi_conn_free(peer->conn);
     peer->conn = NULL;
     peer->state = PMI_PEER_CLOSED;
@@ -157,6 +185,7 @@ static void peer_gone(pmi_peer *peer, pm_close_reason why)
 {
     pmi_peers *peers = peer->owner;
     if (peer->state == PMI_PEER_UP) {
+        peer_forget_back(peer);
         peers->ops->down(peer, why);
     } else {
         peers->unproven--;
@@ -210,13 +239,15 @@ static void peer_unproven(pmi_timer *timer)
 
 /* ---- Frames ------------------------------------------------------------ */
 
-/* Who has just come to us can be reached again: our own link to it does not
- * wait for its next try. */
-static void peer_dial_back(const pmi_peer *accepted)
+/* Who has just come to us can be reached again: by this link, and our own to
+ * it does not wait for its next try. */
+static void peer_dial_back(pmi_peer *accepted)
 {
     pm_app *app = accepted->owner->app;
     pmi_server *server = pmi_cluster_find(pmi_app_cluster(app), accepted->id);
     pmi_peer *dialled = server ? server->peer : NULL;
+    if (server)
+        server->back = accepted;
     if (dialled && dialled->state == PMI_PEER_DOWN)
         pmi_timer_set(pm_app_loop(app), &dialled->timer, 0, peer_retry);
 }
@@ -354,8 +385,6 @@ static pm_close_reason peer_heard(pmi_peer *peer, const pmi_frame *frame)
         return PM_CLOSE_NONE;
     case PMI_FRAME_CALL:
     case PMI_FRAME_ANSWER:
-        if ((frame->kind == PMI_FRAME_ANSWER) != peer_is_dialled(peer))
-            return PM_CLOSE_PACKAGE;
         peer->owner->ops->frame(peer, frame);
         return PM_CLOSE_NONE;
     default:
@@ -488,6 +517,7 @@ static pmi_peer *peer_new(pmi_peers *peers)
         return NULL;
     peer->owner = peers;
     pmi_list_init(&peer->calls);
+    pmi_list_init(&peer->served);
     pmi_buf_init(&peer->waiting, peers->env,
                  pmi_app_limits(peers->app)->peer_queue_bytes);
     return peer;

@@ -5,7 +5,10 @@
  *   dialled:  DOWN --timer--> DIALLING --hello, proof--> UP --lost--> DOWN
  *   accepted: WAIT_HELLO --> WAIT_PROOF --> UP --lost--> gone
  *
- * Calls go out on the dialled link of a pair and are answered on it. */
+ * A call is answered on the link that it came on. Most calls go out on the
+ * dialled link of a pair; what a backend does to a frontend's sessions goes on
+ * the frontend's own link, where its requests come from: so pushes and answers
+ * arrive in the order in which they were made. */
 #ifndef PMI_PEER_INTERNAL_H
 #define PMI_PEER_INTERNAL_H
 
@@ -33,7 +36,8 @@ typedef struct pmi_peer {
         pmi_task grave;
     };
     pmi_buf waiting; /* frames until the first try has ended */
-    pmi_link calls;  /* pomelo_rpc's: what waits for an answer, or is served */
+    pmi_link calls;  /* pomelo_rpc's: what waits for its answer */
+    pmi_link served; /* pomelo_call's: what it has asked of us */
     char *id;        /* accepted: who it has proved to be; owned */
     uint64_t incarnation;
     uint64_t heard_us; /* when the last frame came */
@@ -79,6 +83,10 @@ void pmi_peers_close(pmi_peers *peers);
 pm_err pmi_peer_dial(pmi_peers *peers, pmi_server *server);
 /* Ends a dialled link for good (its server was removed); `down` is told. */
 void pmi_peer_hang_up(pmi_peer *peer);
+/* Its end of the link: the id that it has proved. */
+const char *pmi_peer_id(const pmi_peer *peer);
+/* The proven link that this server has dialled to us becomes server->back. */
+void pmi_peer_find_back(pmi_peers *peers, pmi_server *server);
 /* May a call be sent? PM_OK (also while the first try is under way), PM_EDOWN.
  */
 pm_err pmi_peer_ready(const pmi_peer *peer);

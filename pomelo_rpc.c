@@ -18,7 +18,8 @@ typedef struct rpc_call {
     struct pmi_rpc *rpc;
     uint64_t id;        /* generation (32) | slot (32) */
     pmi_server *server; /* a reference; NULL: not chosen yet */
-    pmi_link in_peer;   /* pmi_peer.calls, or rpc.loose */
+    pmi_peer *peer;     /* the link that it went out on */
+    pmi_link in_peer;   /* its calls, or rpc.loose */
     union {
         pmi_timer deadline;
         pmi_task task; /* completes on a later turn */
@@ -205,13 +206,22 @@ static bool rpc_is_self(const pmi_rpc *rpc, const pmi_server *server)
     return &server->pub == pm_app_server(rpc->app);
 }
 
+/* The frontend's own link, where its requests come from and are answered, also
+ * takes what is done to its sessions: so the order of all that is kept. */
+static pmi_peer *rpc_link_for(const pmi_server *server, pmi_op op)
+{
+    bool to_sessions =
+        op == PMI_OP_SESSION || op == PMI_OP_PUSH || op == PMI_OP_BROADCAST;
+    return to_sessions && server->back ? server->back : server->peer;
+}
+
 /* Puts the frame on its way. What is refused here is the caller's own business
  * (memory, size, the queue's limit); PM_EDOWN is the target's. call NULL: a
  * notify. */
 static pm_err rpc_transmit(pmi_rpc *rpc, const pmi_rpc_send_opts *opts,
                            pmi_server *server, rpc_call *call)
 {
-    pmi_peer *peer = server->peer;
+    pmi_peer *peer = rpc_link_for(server, opts->op);
     pmi_frame frame = {.kind = PMI_FRAME_CALL};
     pm_err err;
     if (rpc_is_self(rpc, server))
@@ -231,6 +241,7 @@ static pm_err rpc_transmit(pmi_rpc *rpc, const pmi_rpc_send_opts *opts,
     frame.body = opts->body;
     err = pmi_peer_send(peer, &frame);
     if (err == PM_OK && call) {
+        call->peer = peer;
         pmi_list_remove(&call->in_peer);
         pmi_list_add(&peer->calls, &call->in_peer);
     }
@@ -488,7 +499,7 @@ static void rpc_take_answer(rpc_call *call, const pmi_frame *frame)
 static void rpc_frame_answer(pmi_peer *peer, const pmi_frame *frame)
 {
     rpc_call *call = rpc_find(pmi_app_rpc(peer->owner->app), frame->id);
-    if (!call || call->failing || !call->server || call->server->peer != peer)
+    if (!call || call->failing || call->peer != peer)
         return; /* completed before: late, or not ours */
     rpc_take_answer(call, frame);
 }
@@ -525,18 +536,19 @@ static pm_err rpc_lost_err(const pmi_peer *peer, pm_close_reason why)
     return why == PM_CLOSE_CONNECT ? PM_EDOWN : PM_ECLOSED;
 }
 
-static void rpc_peer_down(pmi_peer *peer, pm_close_reason why)
+static void rpc_complete_all(pmi_link *calls, pm_err err)
 {
-    pm_err err = rpc_lost_err(peer, why);
     pmi_link all, *node;
-    if (!peer->server) {
-        pmi_asked_lost(&pmi_app_rpc(peer->owner->app)->asked, &peer->calls);
-        return;
-    }
     pmi_list_init(&all);
-    pmi_list_move(&all, &peer->calls);
+    pmi_list_move(&all, calls);
     while ((node = pmi_list_take(&all)))
         rpc_complete_with(PMI_OUTER(node, rpc_call, in_peer), err);
+}
+
+static void rpc_peer_down(pmi_peer *peer, pm_close_reason why)
+{
+    pmi_asked_lost(&pmi_app_rpc(peer->owner->app)->asked, &peer->served);
+    rpc_complete_all(&peer->calls, rpc_lost_err(peer, why));
 }
 
 static const pmi_peer_ops rpc_peer_ops = {rpc_peer_frame, rpc_peer_up,
@@ -547,12 +559,17 @@ static pm_err rpc_server_added(pm_app *app, pmi_server *server)
     pmi_rpc *rpc = pmi_app_rpc(app);
     if (pmi_app_state_of(app) != PMI_APP_RUNNING || rpc_is_self(rpc, server))
         return PM_OK;
+    pmi_peer_find_back(&rpc->peers, server);
     return pmi_peer_dial(&rpc->peers, server);
 }
 
 static void rpc_server_removed(pm_app *app, pmi_server *server)
 {
+    pmi_peer *back = server->back;
     (void)app;
+    server->back = NULL;
+    if (back)
+        rpc_complete_all(&back->calls, PM_ENOSERVER);
     if (server->peer)
         pmi_peer_hang_up(server->peer);
 }
@@ -649,17 +666,22 @@ size_t pmi_rpc_busy(const pmi_rpc *rpc)
     return rpc->busy + rpc->asked.serving;
 }
 
-/* Calls of an accepted link that has any; looked up anew each time, since
- * whoever is told may free the app. */
-static pmi_link *rpc_served(pmi_peers *peers)
+/* What a link has asked of us, of one that has asked anything; looked up anew
+ * each time, since whoever is told may free the app. */
+static pmi_link *rpc_served_on(const pmi_link *links)
 {
-    for (pmi_link *n = peers->accepted.next; n != &peers->accepted;
-         n = n->next) {
+    for (pmi_link *n = links->next; n != links; n = n->next) {
         pmi_peer *peer = PMI_OUTER(n, pmi_peer, in_all);
-        if (!pmi_list_empty(&peer->calls))
-            return &peer->calls;
+        if (!pmi_list_empty(&peer->served))
+            return &peer->served;
     }
     return NULL;
+}
+
+static pmi_link *rpc_served(const pmi_peers *peers)
+{
+    pmi_link *served = rpc_served_on(&peers->accepted);
+    return served ? served : rpc_served_on(&peers->dialled);
 }
 
 void pmi_rpc_close(pmi_rpc *rpc)

@@ -302,6 +302,7 @@ static void check_broken(bool to, bool from)
 {
     parlour p = {0};
     person *alice;
+    pm_rpc_opts call = pm_rpc_opts_default();
     parlour_open(&p);
     alice = town_enter(&p.t, p.t.c1, "alice");
     enter(&p, p.t.c1, "bob");
@@ -312,8 +313,9 @@ static void check_broken(bool to, bool from)
     town_run(&p.t, 10);
     p.cut_to_c1 = to;
     p.cut_from_c1 = from;
-    assert_ok(pm_push_uids(p.t.chat, "r", pm_body_text("1"),
-                           &(pm_receiver){"bob", "c-1"}, 1, NULL, NULL));
+    call.method = "connector.svc.none";
+    call.server_id = "c-1";
+    assert_ok(pm_rpc_call(p.t.chat, &call, NULL, NULL, NULL));
     town_run(&p.t, 10);
     assert_int_equal(pm_server_is_up(p.t.chat, "c-1"), !to);
     go_away(alice);

@@ -391,15 +391,17 @@ static void test_a_true_proof(void **state)
     calls_close(&c);
 }
 
-/* What a proven dialler may not say. */
+/* What a proven dialler may not say. An answer to a question that was never
+ * put to it is nothing. */
 static void test_wrong_frames_of_a_peer(void **state)
 {
     calls c = {.secret = "s3cret"};
     (void)state;
     calls_open(&c);
     for (uint32_t kind = 0; kind < 10; kind++) {
-        bool fine = kind == PMI_FRAME_CALL || kind == PMI_FRAME_PING ||
-                    kind == PMI_FRAME_PONG || kind == PMI_FRAME_DRAIN;
+        bool fine = kind == PMI_FRAME_CALL || kind == PMI_FRAME_ANSWER ||
+                    kind == PMI_FRAME_PING || kind == PMI_FRAME_PONG ||
+                    kind == PMI_FRAME_DRAIN;
         pmi_frame frame = {.kind = kind, .notify = true};
         stranger s;
         stranger_proves(&c, &s, "z-9", "s3cret");
