@@ -338,7 +338,7 @@ help:
 	@echo "make fuzz-coverage                   how far their inputs reach"
 	@echo "make coverage     what the tests run through"
 	@echo "make replay       recordings of the real Pomelo, when they are there"
-	@echo "make proof        the long ones: hours"
+	@echo "make proof        the long ones: hours (PARTS=\"fuzz soak\": only these)"
 	@echo "make amalgamate   dist/pomelo.c and dist/pomelo.h"
 	@echo "make install uninstall PREFIX=/usr/local DESTDIR="
 	@echo "make deps format clean"

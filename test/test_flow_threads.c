@@ -2,12 +2,15 @@
 /* test_flow_threads.c -- loops know nothing of each other: two threads with a
  * loop each and two apps on it, with tables of their own, talk to themselves
  * over real sockets at the same time, and four more threads post to them.
- * Quiet under ThreadSanitizer. Then what only real sockets show of an app:
- * addresses, and who is refused. */
+ * Then they post while the town's servers are freed and its loop ends. Quiet
+ * under ThreadSanitizer. Then what only real sockets show of an app: addresses,
+ * and who is refused. */
 #include "flow.h"
 
 #include <arpa/inet.h>
 #include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <sys/socket.h>
 
 #define TOWN_REQUESTS 300
@@ -229,6 +232,99 @@ static void test_two_towns(void **state)
     free(towns);
 }
 
+/* ---- Posts until the end ------------------------------------------------ */
+
+enum {
+    END_POSTERS = 4,
+    END_ROUNDS = 60,
+    END_APPS_GO = 20,
+    END_WAITING_MAX = 500
+};
+
+/* Threads post all the while; the loop is broken from another thread again and
+ * again, its servers are freed in the middle, and when it is freed itself some
+ * of what was posted has not run. */
+typedef struct ending {
+    town town;
+    atomic_bool over;
+    atomic_int posted, refused, ran;
+} ending;
+
+static void on_word(void *arg)
+{
+    ending *e = arg;
+    atomic_fetch_add(&e->ran, 1);
+}
+
+static void on_apps_go(void *arg)
+{
+    ending *e = arg;
+    pm_client_free(e->town.client);
+    pm_app_free(e->town.front);
+    pm_app_free(e->town.back);
+    e->town.client = NULL;
+    e->town.front = e->town.back = NULL;
+    atomic_fetch_add(&e->ran, 1);
+}
+
+static void *ending_post(void *arg)
+{
+    ending *e = arg;
+    while (!atomic_load(&e->over)) {
+        if (atomic_load(&e->posted) - atomic_load(&e->ran) > END_WAITING_MAX)
+            sched_yield(); /* who posts faster than it is read waits */
+        else if (pm_loop_post(e->town.loop, on_word, e))
+            atomic_fetch_add(&e->refused, 1);
+        else
+            atomic_fetch_add(&e->posted, 1);
+    }
+    return NULL;
+}
+
+static void *ending_break(void *arg)
+{
+    ending *e = arg;
+    while (!atomic_load(&e->over))
+        pm_loop_break(e->town.loop);
+    return NULL;
+}
+
+static void test_posts_until_the_end(void **state)
+{
+    ending *e = calloc(1, sizeof *e);
+    pthread_t threads[END_POSTERS + 1];
+    (void)state;
+    assert_non_null(e);
+    e->town.rpc_port = town_free_port();
+    assert_ok(town_open(&e->town, "north"));
+    for (int i = 0; i < END_POSTERS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, ending_post, e), 0);
+    assert_int_equal(
+        pthread_create(&threads[END_POSTERS], NULL, ending_break, e), 0);
+    for (int i = 0; i < END_ROUNDS; i++) {
+        if (i == END_APPS_GO) {
+            assert_ok(pm_loop_post(e->town.loop, on_apps_go, e));
+            atomic_fetch_add(&e->posted, 1);
+        }
+        assert_ok(pm_loop_run(e->town.loop));
+    }
+    atomic_store(&e->over, true);
+    for (int i = 0; i < END_POSTERS + 1; i++)
+        pthread_join(threads[i], NULL);
+    /* All calls have returned: what they have posted runs, each once ... */
+    assert_true(e->ran > 0);
+    while (e->ran < e->posted)
+        pm_loop_poll(e->town.loop, 0);
+    assert_int_equal(e->ran, e->posted);
+    assert_int_equal(e->refused, 0);
+    assert_null(e->town.front);
+    /* ... or is dropped with the loop. */
+    assert_ok(pm_loop_post(e->town.loop, on_word, e));
+    town_close(&e->town);
+    assert_int_equal(e->ran, e->posted);
+    free(e);
+}
+
 /* ---- Who is refused ---------------------------------------------------- */
 
 typedef struct door {
@@ -344,6 +440,7 @@ static void test_blocked_must_be_cidr(void **state)
 
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_two_towns),
+    cmocka_unit_test(test_posts_until_the_end),
     cmocka_unit_test(test_blacklist),
     cmocka_unit_test(test_blocked_must_be_cidr),
 };

@@ -1,26 +1,43 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# proof.sh -- `make proof`: the long ones, for hours. The tests are told by
-# PM_PROOF=1 to fail every allocation and to walk all their seeds; the fuzz
-# targets get an hour each; the large benches run when there are some.
+# proof.sh -- `make proof`: the long ones, for hours. PARTS="fuzz soak" runs
+# only these; each part's output is kept in build/proof-NAME.log.
+#
+#   tests         every allocation fails once, all seeds are walked (PM_PROOF=1);
+#                 plain, under the sanitizers, threads under ThreadSanitizer
+#   differential  a hundred seeds of random inputs, Pomelo's packages and ours
+#   fuzz          each target PROOF_FUZZ_SECONDS (600)
+#   soak          a cluster under churn and kill -9, SOAK_SECONDS (1200)
+#   bench         the large benches: test/bench/proof.sh, when it is there
 set -u
 . tools/tally.sh
 PM_PROOF=1
 TEST_TIMEOUT=${TEST_TIMEOUT:-14400}
-SECONDS_EACH=${PROOF_FUZZ_SECONDS:-3600}
-export PM_PROOF TEST_TIMEOUT SECONDS_EACH
-part() {
+SECONDS_EACH=${PROOF_FUZZ_SECONDS:-600}
+SOAK_SECONDS=${SOAK_SECONDS:-1200}
+DIFFERENTIAL_SEEDS=${DIFFERENTIAL_SEEDS:-$(seq -s ' ' 100)}
+export PM_PROOF TEST_TIMEOUT SECONDS_EACH SOAK_SECONDS DIFFERENTIAL_SEEDS
+BUILD=${BUILD:-build}
+mkdir -p "$BUILD"
+
+part() { # NAME COMMAND...
     name=$1
     shift
+    case " ${PARTS:-$name} " in *" $name "*) ;; *) return ;; esac
     echo "== $name"
-    out=${BUILD:-build}/proof-$name.log
-    mkdir -p "${BUILD:-build}"
+    out=$BUILD/proof-$name.log
     { "$@" 2>&1; echo $? >"$out.status"; } | tee "$out"
     add_total "$name" "$(tail -n 1 "$out")" "$(cat "$out.status")"
 }
+fuzz() { CC=${CC:-cc} tools/deps.sh fuzz && tools/fuzz.sh; }
+bench() {
+    [ -x test/bench/proof.sh ] || { echo '1 passed, 0 failed'; return; }
+    test/bench/proof.sh
+}
+
 part tests env FLAVOURS='plain asan tsan' tools/check.sh
-CC=${CC:-cc} tools/deps.sh fuzz && part fuzz tools/fuzz.sh
-for s in test/bench/proof.sh test/soak.sh; do
-    [ ! -x "$s" ] || part "$(basename "$s" .sh)" "$s"
-done
+part differential test/differential/run.sh
+part fuzz fuzz
+part soak test/soak.sh
+part bench bench
 total

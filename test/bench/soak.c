@@ -2,7 +2,10 @@
 /* soak.c -- a cluster of four processes under churn and faults, for as long as
  * is asked for. connector-2 and chat-2 are killed (-9) in turn and come back,
  * or lie still for a moment; connector-1 and chat-1 live through it all, and so
- * does this process with its clients: what they hold is looked at.
+ * does this process with its clients: what they hold is looked at. Pools keep
+ * what was once needed at a time; so that this is known from the beginning, it
+ * begins with a crush: nobody pauses, and the two lie still again and again
+ * until everything has piled up.
  *
  *   soak [--seconds N] [--kill-ms N] [--seed N] [--port-base N]
  *
@@ -25,10 +28,12 @@
 #include <unistd.h>
 
 enum {
-    WARM_S = 5,
+    CRUSH_S = 20, /* but a quarter of the time at most */
     TELL_S = 5,
     BACK_MS = 700,
     STILL_MS = 400,
+    CRUSH_STILL_MS = 600,
+    CRUSH_EACH_MS = 1500,
     REST_S = 20,    /* the longest until all is at rest */
     JUDGED_S = 300, /* from here on memory is judged */
     THIRDS = 3
@@ -49,7 +54,7 @@ typedef struct soak_process {
 } soak_process;
 
 typedef struct soak {
-    int seconds, kill_ms;
+    int seconds, kill_ms, crush_s;
     uint16_t base;
     uint64_t seed;
     const char *program;
@@ -57,8 +62,9 @@ typedef struct soak {
     pm_loop *loop;
     soak_people *people;
     soak_process of[SOAK_SERVERS];
-    uint64_t began_us, next_fault_us, next_tell_us, next_sample_us;
-    unsigned long kills, stills, faults;
+    uint64_t began_us, next_fault_us, next_tell_us, next_sample_us,
+        next_crush_us;
+    unsigned long kills, stills, faults, crushes;
     int fds_before[WATCHED];
     double sum[THIRDS][WATCHED]; /* of live bytes */
     unsigned long samples[THIRDS];
@@ -154,6 +160,13 @@ static void soak_listen(soak_process *p)
 
 /* ---- Faults ------------------------------------------------------------------ */
 
+static void soak_still(soak *s, int i, uint64_t now, int ms)
+{
+    kill(s->of[i].pid, SIGSTOP);
+    s->of[i].goes_on_us = now + 1000 * (uint64_t)ms;
+    s->stills++;
+}
+
 /* connector-2 and chat-2 in turn; every third time one only lies still. */
 static void soak_fault(soak *s, uint64_t now)
 {
@@ -166,9 +179,17 @@ static void soak_fault(soak *s, uint64_t now)
         soak_kill(s, i, now);
         return;
     }
-    kill(p->pid, SIGSTOP);
-    p->goes_on_us = now + 1000 * STILL_MS;
-    s->stills++;
+    soak_still(s, i, now, STILL_MS);
+}
+
+static void soak_crush(soak *s, uint64_t now)
+{
+    bool over = now >= s->began_us + (uint64_t)s->crush_s * 1000000;
+    soak_people_hurry(s->people, !over);
+    s->next_crush_us = over ? UINT64_MAX : now + 1000 * CRUSH_EACH_MS;
+    if (!over)
+        soak_still(s, s->crushes++ % 2 ? CHAT_1 : CONNECTOR_1, now,
+                   CRUSH_STILL_MS);
 }
 
 static void soak_mend(soak *s, uint64_t now)
@@ -198,8 +219,8 @@ static int soak_fds(const soak *s, int i)
 
 static void soak_sample(soak *s, uint64_t now)
 {
-    double part = (double)(now - s->began_us) / 1e6 - WARM_S;
-    int third = (int)(part * THIRDS / (s->seconds - WARM_S));
+    double part = (double)(now - s->began_us) / 1e6 - s->crush_s;
+    int third = (int)(part * THIRDS / (s->seconds - s->crush_s));
     s->next_sample_us = now + 500000;
     if (part < 0 || third < 0 || third >= THIRDS)
         return;
@@ -379,6 +400,8 @@ static void soak_run(soak *s)
     while (now < ends) {
         soak_turn(s);
         now = soak_now_us();
+        if (now >= s->next_crush_us)
+            soak_crush(s, now);
         if (now >= s->next_fault_us)
             soak_fault(s, now);
         soak_mend(s, now);
@@ -430,6 +453,7 @@ int main(int argc, char **argv)
     }
     s.program = argv[0];
     s.seconds = (int)soak_option(argc, argv, "--seconds", 60);
+    s.crush_s = s.seconds / 4 < CRUSH_S ? s.seconds / 4 : CRUSH_S;
     s.kill_ms = (int)soak_option(argc, argv, "--kill-ms", 3000);
     s.seed = (uint64_t)soak_option(argc, argv, "--seed", 1);
     s.base = (uint16_t)soak_option(argc, argv, "--port-base",

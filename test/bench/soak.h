@@ -46,6 +46,8 @@ typedef struct soak_tally {
 soak_people *soak_people_new(pm_loop *loop, uint16_t base, uint64_t seed);
 /* To be called often: whoever is due does something. */
 void soak_people_turn(soak_people *people);
+/* Nobody pauses between two requests. */
+void soak_people_hurry(soak_people *people, bool hurry);
 /* Everybody leaves, and nobody comes any more. */
 void soak_people_leave(soak_people *people);
 const soak_tally *soak_people_tally(const soak_people *people);

@@ -48,7 +48,7 @@ struct soak_people {
     uint64_t chance;
     uint64_t turn_us, longest_us; /* the last turn, the longest pause */
     uint16_t base;
-    bool leaving;
+    bool leaving, hurry;
     soak_tally tally;
     bot bots[SOAK_BOTS];
     stranger strangers[STRANGERS];
@@ -240,7 +240,8 @@ void soak_people_turn(soak_people *p)
             bot_come(b, now);
         if (!b->client || now < b->next_us)
             continue;
-        b->next_us = now + 1000 * (1 + people_random(p, 2 * PAUSE_MS));
+        b->next_us =
+            now + 1000 * (1 + people_random(p, p->hurry ? 10 : 2 * PAUSE_MS));
         bot_act(b);
     }
     for (int i = 0; i < STRANGERS && !p->leaving; i++) {
@@ -249,6 +250,11 @@ void soak_people_turn(soak_people *p)
         stranger_leave(&p->strangers[i]);
         stranger_come(p, &p->strangers[i], now);
     }
+}
+
+void soak_people_hurry(soak_people *p, bool hurry)
+{
+    p->hurry = hurry;
 }
 
 void soak_people_leave(soak_people *p)
