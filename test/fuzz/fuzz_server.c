@@ -9,7 +9,8 @@
  *
  *   options  what the server is configured with, see FUZZ_*
  *   piece    the bytes go in pieces (frames) of so many; 0: one package each
- *   wait     milliseconds between two pieces, divided by 8
+ *   wait     milliseconds between two pieces, divided by 8 (7 bits); the high
+ *            bit: there are rates, what happens over them is `piece` modulo 3
  *   fail     not 0: the so manieth allocation from then on is refused
  *
  * Beside memory errors it looks for: a server that sends what is no package,
@@ -30,6 +31,7 @@ enum {
     FUZZ_GREETED = 64, /* handshake and acknowledgement go before the bytes */
     FUZZ_HEARTBEAT = 128
 };
+enum { FUZZ_RATES = 128 }; /* in the byte of `wait` */
 enum { FUZZ_HEAD = 4, FUZZ_TURNS = 4, FUZZ_PIECES_MAX = 256 };
 
 typedef struct fuzz {
@@ -128,13 +130,35 @@ static pm_err fuzz_register(fuzz *f)
     return err;
 }
 
-static pm_err fuzz_start(fuzz *f, uint8_t chance)
+/* Everybody may talk who has an even session number. */
+static bool fuzz_refuse(pm_session *session, pm_slice route, pm_err why,
+                        pm_body *answer, void *ctx)
+{
+    (void)ctx;
+    FUZZ_CHECK(why == PM_ELIMIT || why == PM_EBUSY);
+    if (route.len == 0)
+        *answer = pm_body_text("{\"code\":503,\"msg\":\"slow down\"}");
+    return pm_session_id(session) % 2;
+}
+
+static void fuzz_limits(pm_app_opts *opts, uint8_t policy)
+{
+    opts->limits.messages_per_s = 5;
+    opts->limits.bytes_per_s = 100;
+    opts->limits.package_in_bytes = 300;
+    opts->limits.idle_ms = 2000;
+    opts->limits.lag_ms = 50;
+    opts->limits.over_rate = (pm_rate_policy)(policy % 3);
+    opts->connector.refuse = fuzz_refuse;
+}
+
+static pm_err fuzz_start(fuzz *f, const uint8_t head[FUZZ_HEAD])
 {
     static const char *const dictionary[] = {"onChat", "onMove"};
     pm_server server = {
         .id = "connector-1", .type = "connector", .frontend = true};
     pm_app_opts opts = pm_app_opts_default();
-    pm_err err = fuzz_world_open(&f->world, !(f->options & FUZZ_WS), chance);
+    pm_err err = fuzz_world_open(&f->world, !(f->options & FUZZ_WS), head[1]);
     if (err)
         return err;
     opts.loop = f->world.loop;
@@ -156,6 +180,8 @@ static pm_err fuzz_start(fuzz *f, uint8_t chance)
     if (f->options & FUZZ_SERIAL)
         opts.connector.handshake = fuzz_greet;
     opts.connector.ctx = f;
+    if (head[2] & FUZZ_RATES)
+        fuzz_limits(&opts, head[1]);
     err = pm_app_new(&f->app, &opts);
     if (err == PM_OK)
         err = fuzz_register(f);
@@ -246,7 +272,7 @@ static void fuzz_play(fuzz *f, const uint8_t *data, size_t size)
     for (int i = 0; at < size && i < FUZZ_PIECES_MAX && f->conn; i++) {
         size_t len = fuzz_piece(data[1], data + at, size - at);
         fuzz_send(f->conn, pm_bytes(data + at, len));
-        fuzz_turns(f, 8u * data[2]);
+        fuzz_turns(f, 8u * (data[2] & ~FUZZ_RATES));
         at += len;
     }
     fuzz_turns(f, 3000);
@@ -260,7 +286,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     fuzz f = {.options = size ? data[0] : 0};
     if (size < FUZZ_HEAD)
         return 0;
-    if (fuzz_start(&f, data[1]) == PM_OK)
+    if (fuzz_start(&f, data) == PM_OK)
         fuzz_play(&f, data, size);
     f.world.fail_at = 0;
     if (f.conn)
