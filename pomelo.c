@@ -69,6 +69,7 @@ struct pm_app {
     void *stopped_ctx;
     pm_err stop_result;
     bool starting, finishing;
+    bool leaving; /* stopping: the master tells the others */
     pmi_timer drain;
     pmi_task stop_task, grave;
 };
@@ -655,13 +656,25 @@ static void app_finish_stop(pm_app *app, pm_err result)
 
 void pmi_app_check_drained(pm_app *app)
 {
-    if (app->state == PMI_APP_STOPPING && app_is_idle(app))
+    if (app->state == PMI_APP_STOPPING && !app->leaving &&
+        pmi_rpc_heard(app->rpc) && app_is_idle(app))
         app_finish_stop(app, PM_OK);
+}
+
+/* What comes now from the others is what they had sent before they heard it. */
+void pmi_app_left(pm_app *app)
+{
+    if (!app->leaving)
+        return;
+    app->leaving = false;
+    pmi_rpc_drain(app->rpc);
+    pmi_app_check_drained(app);
 }
 
 static void app_drain_late(pmi_timer *timer)
 {
-    app_finish_stop(PMI_OUTER(timer, pm_app, drain), PM_ETIMEOUT);
+    pm_app *app = PMI_OUTER(timer, pm_app, drain);
+    app_finish_stop(app, app_is_idle(app) ? PM_OK : PM_ETIMEOUT);
 }
 
 pm_err pm_app_stop(pm_app *app, uint32_t drain_ms, pm_app_stopped_cb cb,
@@ -675,10 +688,11 @@ pm_err pm_app_stop(pm_app *app, uint32_t drain_ms, pm_app_stopped_cb cb,
     app->stopped_ctx = ctx;
     pmi_crons_close(app->crons);
     pmi_connector_drain(app->connector);
-    pmi_rpc_drain(app->rpc);
     pmi_timer_set(app->loop, &app->drain, (uint64_t)drain_ms * 1000,
                   app_drain_late);
-    pmi_app_check_drained(app);
+    app->leaving = true;
+    if (!app->monitor || !pmi_monitor_leave(app->monitor))
+        pmi_app_left(app);
     return PM_OK;
 }
 

@@ -57,6 +57,8 @@ void pmi_app_server_down(pm_app *app, const pm_server *server);
 void pmi_app_all_started(pm_app *app);
 void pmi_app_cron_added(pm_app *app, const pm_cron *cron);
 void pmi_app_cron_removed(pm_app *app, const pm_cron *cron);
+/* The others have been told that this app leaves (pmi_monitor_leave). */
+void pmi_app_left(pm_app *app);
 /* A draining app asks its modules whether they are idle; a module that has just
  * become idle says so. */
 void pmi_app_check_drained(pm_app *app);

@@ -96,13 +96,14 @@ pm_err pmi_master_ask(pmi_master_server *server, const char *module,
                          server->master->opts->request_ms, cb, ctx);
 }
 
-static void master_tell(pmi_master_server *server, pm_slice body)
+static bool master_tell(pmi_master_server *server, pm_slice body,
+                        pm_admin_cb cb, void *ctx)
 {
-    pm_err err = pmi_master_ask(server, "__monitorwatcher__", body, master_told,
-                                server->master);
+    pm_err err = pmi_master_ask(server, "__monitorwatcher__", body, cb, ctx);
     /* It has an old view from now on: it must come back and be told anew. */
     if (err && server->link)
         pmi_admin_leave(server->link, PM_CLOSE_QUEUE);
+    return err == PM_OK;
 }
 
 void pmi_master_announce(pmi_master *master, pm_slice body)
@@ -111,7 +112,7 @@ void pmi_master_announce(pmi_master *master, pm_slice body)
     while (pmi_map_next(&walk)) {
         pmi_master_server *server = walk.value;
         if (server->link && server->subscribed)
-            master_tell(server, body);
+            master_tell(server, body, master_told, master);
     }
 }
 
@@ -154,17 +155,22 @@ static void master_announce_added(pmi_master_server *server)
     pmi_buf_fini(&body);
 }
 
+static void master_put_removed(const pmi_master_server *server, pmi_buf *out)
+{
+    pmi_buf_add_byte(out, '{');
+    pmi_admin_put(out, "action", "removeServer");
+    pmi_admin_put(out, "id", server->id);
+    if (server->incarnation[0])
+        pmi_admin_put(out, "incarnation", server->incarnation);
+    pmi_buf_add_byte(out, '}');
+}
+
 static void master_announce_removed(pmi_master_server *server)
 {
     pmi_master *master = server->master;
     pmi_buf body;
     pmi_buf_init(&body, master->env, SIZE_MAX);
-    pmi_buf_add_byte(&body, '{');
-    pmi_admin_put(&body, "action", "removeServer");
-    pmi_admin_put(&body, "id", server->id);
-    if (server->incarnation[0])
-        pmi_admin_put(&body, "incarnation", server->incarnation);
-    pmi_buf_add_byte(&body, '}');
+    master_put_removed(server, &body);
     if (!body.failed)
         pmi_master_announce(master, pmi_buf_slice(&body));
     pmi_buf_fini(&body);
@@ -179,7 +185,7 @@ static void master_replace(pmi_master_server *server)
     pmi_master_list(server->master, &body);
     pmi_buf_add_byte(&body, '}');
     if (!body.failed)
-        master_tell(server, pmi_buf_slice(&body));
+        master_tell(server, pmi_buf_slice(&body), master_told, server->master);
     pmi_buf_fini(&body);
 }
 
@@ -636,6 +642,52 @@ void pmi_master_recorded(pmi_master *master, pmi_master_server *server)
     pmi_app_all_started(master->app);
 }
 
+/* A server that stops is routed around first: all others are told while it
+ * still serves, and it hears when they have heard. */
+typedef struct master_leave {
+    pmi_master *master;
+    pm_admin_call *call;
+    size_t waits;
+} master_leave;
+
+static void master_leave_told(const pm_admin_result *result, void *ctx)
+{
+    master_leave *leave = ctx;
+    (void)result;
+    if (--leave->waits > 0)
+        return;
+    pmi_admin_answer(leave->call, pm_bytes(NULL, 0), pm_bytes(NULL, 0));
+    pmi_free(leave->master->env, leave);
+}
+
+static void master_let_go(pmi_master_server *server, pm_admin_call *call)
+{
+    static const pm_admin_result done = {PM_OK, "", NULL, NULL};
+    pmi_master *master = server->master;
+    master_leave *leave = pmi_zalloc(master->env, sizeof *leave);
+    pmi_map_walk walk = pmi_map_begin(&master->servers);
+    pmi_buf body;
+    if (!leave) {
+        pmi_map_end(&walk);
+        pm_admin_fail(call, pm_strerror(PM_ENOMEM));
+        return;
+    }
+    *leave = (master_leave){master, call, 1};
+    pmi_buf_init(&body, master->env, SIZE_MAX);
+    master_put_removed(server, &body);
+    while (server->there && !body.failed && pmi_map_next(&walk)) {
+        pmi_master_server *other = walk.value;
+        if (other != server && other->link && other->subscribed)
+            leave->waits += master_tell(other, pmi_buf_slice(&body),
+                                        master_leave_told, leave);
+    }
+    pmi_map_end(&walk);
+    pmi_buf_fini(&body);
+    server->there = false;
+    PMI_LOG(master->env, PM_LOG_INFO, "master", "%s leaves", server->id);
+    master_leave_told(&done, leave);
+}
+
 static void master_answer_list(pmi_master *master, pm_admin_call *call)
 {
     pmi_buf body;
@@ -661,6 +713,10 @@ static void master_watcher(pm_admin_call *call, void *ctx)
         server->subscribed = false;
     if (!strcmp(action, "subscribe") || !strcmp(action, "query")) {
         master_answer_list(master, call);
+        return;
+    }
+    if (server && !strcmp(action, "leave")) {
+        master_let_go(server, call);
         return;
     }
     if (server && !strcmp(action, "record"))

@@ -19,6 +19,7 @@
 
 #define MONITOR_BACKOFF_MS 100
 #define MONITOR_ANSWER_MS 5000
+#define MONITOR_LEAVE_MS 500
 #define MONITOR_PING_MS 5000
 #define MONITOR_SILENT_MS 15000
 #define MONITOR_DOUBT_MS 10000
@@ -222,7 +223,10 @@ static pm_err monitor_add(pmi_monitor *monitor, const cJSON *info)
 static void monitor_drop(pmi_monitor *monitor, const char *id)
 {
     monitor_told *told = pmi_map_remove(&monitor->told, pm_text(id));
+    pmi_server *server = pmi_cluster_find(pmi_app_cluster(monitor->app), id);
     pmi_free(monitor->env, told);
+    if (server) /* it may be stopping, or out of the master's sight alone */
+        server->gently = true;
     pm_server_remove(monitor->app, id);
 }
 
@@ -498,7 +502,8 @@ static void monitor_closed(pmi_admin_link *link, pm_close_reason why)
     monitor->link = NULL;
     pmi_timer_clear(&monitor->doubt);
     pmi_admin_link_free(link);
-    monitor_later(monitor);
+    if (pmi_app_state_of(monitor->app) == PMI_APP_RUNNING)
+        monitor_later(monitor); /* who stops does not come back */
 }
 
 static void monitor_unanswered(pmi_timer *timer)
@@ -641,6 +646,35 @@ static void monitor_dial(pmi_monitor *monitor)
     }
     pmi_timer_set(monitor_loop(monitor), &monitor->timer,
                   MONITOR_ANSWER_MS * UINT64_C(1000), monitor_unanswered);
+}
+
+/* ---- Leaving ----------------------------------------------------------- */
+
+/* A Node master does not know the word: then nobody has been told. */
+static void monitor_left(const pm_admin_result *result, void *ctx)
+{
+    pmi_monitor *monitor = ctx;
+    (void)result;
+    if (!monitor->closed)
+        pmi_app_left(monitor->app);
+}
+
+bool pmi_monitor_leave(pmi_monitor *monitor)
+{
+    pm_err err = PM_ENOMEM;
+    pmi_buf body;
+    if (!monitor->up || !monitor->link)
+        return false;
+    pmi_buf_init(&body, monitor->env, SIZE_MAX);
+    pmi_buf_add_text(&body, "{\"action\":\"leave\"");
+    pmi_admin_put(&body, "id", pm_app_server(monitor->app)->id);
+    pmi_buf_add_byte(&body, '}');
+    if (!body.failed)
+        err = pmi_admin_ask(monitor->link, NULL, "__masterwatcher__",
+                            pmi_buf_slice(&body), MONITOR_LEAVE_MS,
+                            monitor_left, monitor);
+    pmi_buf_fini(&body);
+    return err == PM_OK;
 }
 
 /* ---- Life -------------------------------------------------------------- */

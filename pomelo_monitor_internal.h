@@ -13,7 +13,11 @@ pm_err pmi_monitor_new(pm_app *app, pmi_monitor **out);
 /* Dials, and goes on doing so until it is closed. The master need not be there.
  */
 void pmi_monitor_start(pmi_monitor *monitor);
-/* Says that we leave. */
+/* Asks the master to tell all others that we leave, while we still serve;
+ * pmi_app_left follows when they have been told, or it takes too long. False:
+ * there is no master to ask. */
+bool pmi_monitor_leave(pmi_monitor *monitor);
+/* Ends the link. */
 void pmi_monitor_close(pmi_monitor *monitor);
 void pmi_monitor_free(pmi_monitor *monitor);
 bool pmi_monitor_is_up(const pmi_monitor *monitor);

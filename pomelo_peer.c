@@ -167,6 +167,12 @@ static void peer_lost(pmi_peer *peer, pm_close_reason why)
         peers->refused[why]++;
         why = PM_CLOSE_CONNECT;
     }
+    if (peer->parting) {
+        peers->ops->down(peer, why);
+        if (!peers->closed)
+            peer_free(peer);
+        return;
+    }
     pmi_conn_free(peer->conn);
     peer->conn = NULL;
     peer->state = PMI_PEER_DOWN;
@@ -184,6 +190,7 @@ static void peer_lost(pmi_peer *peer, pm_close_reason why)
 static void peer_gone(pmi_peer *peer, pm_close_reason why)
 {
     pmi_peers *peers = peer->owner;
+    pm_app *app = peers->app;
     if (peer->state == PMI_PEER_UP) {
         peer_forget_back(peer);
         peers->ops->down(peer, why);
@@ -193,8 +200,10 @@ static void peer_gone(pmi_peer *peer, pm_close_reason why)
         PMI_LOG(peers->env, PM_LOG_WARN, "rpc", "a link was refused: %s",
                 pm_close_text(why));
     }
-    if (!peers->closed)
-        peer_free(peer);
+    if (peers->closed)
+        return;
+    peer_free(peer);
+    pmi_app_check_drained(app);
 }
 
 static void peer_closed(pmi_conn *conn, pm_close_reason why, void *ctx)
@@ -372,6 +381,24 @@ static pm_close_reason peer_heard_proof(pmi_peer *peer, const pmi_frame *frame)
     return PM_CLOSE_NONE;
 }
 
+/* It serves what it has, and is passed over. */
+static void peer_heard_drain(pmi_peer *peer)
+{
+    peer->draining = true;
+    if (peer_is_dialled(peer) && !peer->parting)
+        pmi_cluster_set_up(pmi_app_cluster(peer->owner->app), peer->server,
+                           false);
+}
+
+/* Of an accepted link: all that was sent before our DRAIN was heard is here. */
+static void peer_heard_pong(pmi_peer *peer)
+{
+    if (!peer->asked)
+        return;
+    peer->asked = false;
+    pmi_app_check_drained(peer->owner->app);
+}
+
 static pm_close_reason peer_heard(pmi_peer *peer, const pmi_frame *frame)
 {
     switch (frame->kind) {
@@ -379,9 +406,10 @@ static pm_close_reason peer_heard(pmi_peer *peer, const pmi_frame *frame)
         peer_say(peer, PMI_FRAME_PONG);
         return PM_CLOSE_NONE;
     case PMI_FRAME_PONG:
+        peer_heard_pong(peer);
         return PM_CLOSE_NONE;
     case PMI_FRAME_DRAIN:
-        peer->draining = true;
+        peer_heard_drain(peer);
         return PM_CLOSE_NONE;
     case PMI_FRAME_CALL:
     case PMI_FRAME_ANSWER:
@@ -555,6 +583,15 @@ void pmi_peer_hang_up(pmi_peer *peer)
         peer_free(peer);
 }
 
+void pmi_peer_part(pmi_peer *peer)
+{
+    if (peer->state == PMI_PEER_UP &&
+        !(pmi_list_empty(&peer->calls) && pmi_list_empty(&peer->served)))
+        peer->parting = true;
+    else
+        pmi_peer_hang_up(peer);
+}
+
 pm_err pmi_peer_ready(const pmi_peer *peer)
 {
     bool ready =
@@ -656,16 +693,43 @@ pm_err pmi_peers_start(pmi_peers *peers)
     return pmi_listen(pm_app_loop(peers->app), &opts, &peers->listener);
 }
 
-void pmi_peers_shut(pmi_peers *peers)
+static void peers_shut(pmi_peers *peers)
 {
     pmi_listener_close(peers->listener);
     peers->listener = NULL;
 }
 
+/* Frames are heard in order, so the answer to a PING behind a DRAIN comes
+ * behind the last call. Only who dials asks by PING otherwise. */
+void pmi_peers_drain(pmi_peers *peers)
+{
+    static const pmi_frame drain = {.kind = PMI_FRAME_DRAIN};
+    static const pmi_frame ping = {.kind = PMI_FRAME_PING};
+    peers_shut(peers);
+    for (pmi_link *n = peers->accepted.next; n != &peers->accepted;
+         n = n->next) {
+        pmi_peer *peer = PMI_OUTER(n, pmi_peer, in_all);
+        if (peer->state != PMI_PEER_UP)
+            peer_close(peer, PM_CLOSE_STOP);
+        else
+            peer->asked = pmi_peer_send(peer, &drain) == PM_OK &&
+                          pmi_peer_send(peer, &ping) == PM_OK;
+    }
+}
+
+bool pmi_peers_heard(const pmi_peers *peers)
+{
+    for (const pmi_link *n = peers->accepted.next; n != &peers->accepted;
+         n = n->next)
+        if (PMI_OUTER(n, pmi_peer, in_all)->asked)
+            return false;
+    return true;
+}
+
 void pmi_peers_close(pmi_peers *peers)
 {
     peers->closed = true;
-    pmi_peers_shut(peers);
+    peers_shut(peers);
     while (!pmi_list_empty(&peers->dialled)) {
         pmi_peer *peer = PMI_OUTER(peers->dialled.next, pmi_peer, in_all);
         if (peer->conn)

@@ -45,7 +45,8 @@ typedef struct pmi_peer {
     uint8_t nonce[PMI_NONCE_BYTES], theirs[PMI_NONCE_BYTES];
     uint8_t state;
     bool draining; /* it wants no new calls */
-    bool pinged;
+    bool asked;    /* it has not heard yet that we want none */
+    bool parting;  /* dialled: its server has left the table, calls go on */
 } pmi_peer;
 
 /* What the module above hears. */
@@ -74,8 +75,10 @@ typedef struct pmi_peers {
 void pmi_peers_init(pmi_peers *peers, pm_app *app, const pmi_peer_ops *ops);
 /* Listens when the server has a port. */
 pm_err pmi_peers_start(pmi_peers *peers);
-/* Accepts no more links. */
-void pmi_peers_shut(pmi_peers *peers);
+/* Accepts no more links, and tells the others to make no new calls. What they
+ * have sent before they heard it has come when pmi_peers_heard is true. */
+void pmi_peers_drain(pmi_peers *peers);
+bool pmi_peers_heard(const pmi_peers *peers);
 /* Ends every link without a word to `ops`. */
 void pmi_peers_close(pmi_peers *peers);
 
@@ -83,6 +86,9 @@ void pmi_peers_close(pmi_peers *peers);
 pm_err pmi_peer_dial(pmi_peers *peers, pmi_server *server);
 /* Ends a dialled link for good (its server was removed); `down` is told. */
 void pmi_peer_hang_up(pmi_peer *peer);
+/* The same, but calls that are under way go on until the other side ends the
+ * link. */
+void pmi_peer_part(pmi_peer *peer);
 /* Its end of the link: the id that it has proved. */
 const char *pmi_peer_id(const pmi_peer *peer);
 /* The proven link that this server has dialled to us becomes server->back. */

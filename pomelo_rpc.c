@@ -568,9 +568,11 @@ static void rpc_server_removed(pm_app *app, pmi_server *server)
     pmi_peer *back = server->back;
     (void)app;
     server->back = NULL;
-    if (back)
+    if (back && !server->gently)
         rpc_complete_all(&back->calls, PM_ENOSERVER);
-    if (server->peer)
+    if (server->peer && server->gently)
+        pmi_peer_part(server->peer);
+    else if (server->peer)
         pmi_peer_hang_up(server->peer);
 }
 
@@ -651,14 +653,12 @@ pm_err pmi_rpc_start(pmi_rpc *rpc)
 
 void pmi_rpc_drain(pmi_rpc *rpc)
 {
-    pmi_frame frame = {.kind = PMI_FRAME_DRAIN};
-    pmi_peers_shut(&rpc->peers);
-    for (pmi_link *n = rpc->peers.accepted.next; n != &rpc->peers.accepted;
-         n = n->next) {
-        pmi_peer *peer = PMI_OUTER(n, pmi_peer, in_all);
-        if (peer->state == PMI_PEER_UP)
-            pmi_peer_send(peer, &frame);
-    }
+    pmi_peers_drain(&rpc->peers);
+}
+
+bool pmi_rpc_heard(const pmi_rpc *rpc)
+{
+    return pmi_peers_heard(&rpc->peers);
 }
 
 size_t pmi_rpc_busy(const pmi_rpc *rpc)

@@ -75,6 +75,8 @@ pm_err pmi_rpc_new(pm_app *app, pmi_rpc **out);
 pm_err pmi_rpc_start(pmi_rpc *rpc);
 /* Draining: tells the peers that no new call should be sent here. */
 void pmi_rpc_drain(pmi_rpc *rpc);
+/* They have heard it, and what they had sent before is here. */
+bool pmi_rpc_heard(const pmi_rpc *rpc);
 /* Calls in flight, both ways; 0 = idle. */
 size_t pmi_rpc_busy(const pmi_rpc *rpc);
 /* Completes every call with PM_ECLOSED (callbacks run inside), closes links.
