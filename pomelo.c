@@ -68,8 +68,9 @@ struct pm_app {
     pm_app_stopped_cb stopped;
     void *stopped_ctx;
     pm_err stop_result;
-    bool starting, finishing;
+    bool starting, stop_begun, finishing;
     bool leaving; /* stopping: the master tells the others */
+    size_t holds; /* of the application, that a stop waits for */
     pmi_timer drain;
     pmi_task stop_task, grave;
 };
@@ -638,7 +639,8 @@ static void app_stopped(pmi_task *task)
 
 static bool app_is_idle(const pm_app *app)
 {
-    return pmi_requests_busy(app->requests) == 0 && pmi_rpc_busy(app->rpc) == 0;
+    return pmi_requests_busy(app->requests) == 0 &&
+           pmi_rpc_busy(app->rpc) == 0 && app->holds == 0;
 }
 
 /* Nobody is left that waits: everybody is told, and the end is on a later turn,
@@ -677,15 +679,20 @@ static void app_drain_late(pmi_timer *timer)
     app_finish_stop(app, app_is_idle(app) ? PM_OK : PM_ETIMEOUT);
 }
 
-pm_err pm_app_stop(pm_app *app, uint32_t drain_ms, pm_app_stopped_cb cb,
-                   void *ctx)
+static void app_before_stop(pm_app *app)
 {
-    if (app->state != PMI_APP_RUNNING)
-        return PM_ESTATE;
+    for (size_t i = app->components_count; i-- > 0;) {
+        app_component *one = &app->components[i];
+        if (app->state != PMI_APP_FREED && one->started &&
+            one->part.before_stop)
+            one->part.before_stop(app, one->ctx);
+    }
+}
+
+static void app_stop(pm_app *app, uint32_t drain_ms)
+{
     app->state = PMI_APP_STOPPING;
     app->finishing = false;
-    app->stopped = cb;
-    app->stopped_ctx = ctx;
     pmi_crons_close(app->crons);
     pmi_connector_drain(app->connector);
     pmi_timer_set(app->loop, &app->drain, (uint64_t)drain_ms * 1000,
@@ -693,7 +700,45 @@ pm_err pm_app_stop(pm_app *app, uint32_t drain_ms, pm_app_stopped_cb cb,
     app->leaving = true;
     if (!app->monitor || !pmi_monitor_leave(app->monitor))
         pmi_app_left(app);
+}
+
+pm_err pm_app_stop(pm_app *app, uint32_t drain_ms, pm_app_stopped_cb cb,
+                   void *ctx)
+{
+    pm_loop *loop = app->loop;
+    pm_err err = PM_ECLOSED;
+    if (app->state != PMI_APP_RUNNING || app->stop_begun)
+        return PM_ESTATE;
+    pmi_loop_enter(loop); /* a component may free the app */
+    app->stop_begun = true;
+    app_before_stop(app);
+    app->stop_begun = false;
+    if (app->state != PMI_APP_FREED) {
+        app->stopped = cb;
+        app->stopped_ctx = ctx;
+        app_stop(app, drain_ms);
+        err = PM_OK;
+    }
+    pmi_loop_leave(loop);
+    return err;
+}
+
+pm_err pm_app_stop_hold(pm_app *app)
+{
+    bool open = app->state == PMI_APP_RUNNING ||
+                (app->state == PMI_APP_STOPPING && !app->finishing);
+    if (!open)
+        return PM_ESTATE;
+    app->holds++;
     return PM_OK;
+}
+
+void pm_app_stop_release(pm_app *app)
+{
+    if (app->holds == 0)
+        return;
+    app->holds--;
+    pmi_app_check_drained(app);
 }
 
 void pm_app_free(pm_app *app)
@@ -864,14 +909,25 @@ void pmi_app_server_down(pm_app *app, const pm_server *server)
     APP_EMIT(app, server_down, server);
 }
 
+static void app_after_start_all(pm_app *app)
+{
+    for (size_t i = 0; i < app->components_count; i++) {
+        app_component *one = &app->components[i];
+        if (app->state != PMI_APP_FREED && one->part.after_start_all)
+            one->part.after_start_all(app, one->ctx);
+    }
+}
+
 void pmi_app_all_started(pm_app *app)
 {
-    size_t i = 0;
-    bool freed = app->state == PMI_APP_FREED;
-    for (; i < app->listeners_count && freed == (app->state == PMI_APP_FREED);
+    pm_loop *loop = app->loop;
+    pmi_loop_enter(loop); /* who is told may free the app */
+    app_after_start_all(app);
+    for (size_t i = 0; i < app->listeners_count && app->state != PMI_APP_FREED;
          i++)
         if (app->listeners[i].events.all_started)
             app->listeners[i].events.all_started(app, app->listeners[i].ctx);
+    pmi_loop_leave(loop);
 }
 
 void pmi_app_cron_added(pm_app *app, const pm_cron *cron)

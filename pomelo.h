@@ -562,11 +562,13 @@ PM_API pm_err pm_app_new(pm_app **out, const pm_app_opts *opts);
  * app may be freed or started again. PM_ESTATE, PM_EADDR, PM_ENOMEM, or a
  * component's own. */
 PM_API pm_err pm_app_start(pm_app *app);
-/* Accepts nobody any more, lets what is in flight end for at most `drain_ms`,
- * kicks the sessions with reason "server stop", closes. `cb` runs once, on a
- * later turn, with PM_OK, PM_ETIMEOUT (something was cut off) or PM_ECLOSED
- * (freed meanwhile). PM_ESTATE: not started or stopping already. cb may be
- * NULL. */
+/* Has its master, if any, take it out of everybody's table, accepts nobody any
+ * more, lets what is in flight end for at most `drain_ms`, kicks the sessions
+ * with reason "server stop", closes. What other servers had sent before they
+ * heard of it is served; a new request of a client gets {"code":500}. `cb` runs
+ * once, on a later turn, with PM_OK, PM_ETIMEOUT (something was cut off) or
+ * PM_ECLOSED (freed meanwhile). PM_ESTATE: not started or stopping already;
+ * PM_ECLOSED: freed by a component's before_stop. cb may be NULL. */
 typedef void (*pm_app_stopped_cb)(pm_app *app, pm_err err, void *ctx);
 PM_API pm_err pm_app_stop(pm_app *app, uint32_t drain_ms, pm_app_stopped_cb cb,
                           void *ctx);
@@ -610,7 +612,8 @@ typedef struct pm_app_events {
     void (*server_removed)(pm_app *app, const char *server_id, void *ctx);
     void (*server_up)(pm_app *app, const pm_server *server, void *ctx);
     void (*server_down)(pm_app *app, const pm_server *server, void *ctx);
-    /* The master says that every server of its table runs. Once. */
+    /* The master says that every server of its table runs, or pm_run, when it
+     * plays the whole table. Once. */
     void (*all_started)(pm_app *app, void *ctx);
     /* A cron was added or removed at run time, by a console or by pm_cron_add
      * and pm_cron_remove. Borrowed until the callback returns. */
@@ -629,19 +632,31 @@ PM_API pm_err pm_app_listen(pm_app *app, const pm_app_events *events,
                             void *ctx);
 
 /* ---- Components and timers --------------------------------------------- */
-/* Parts of the application with a life cycle (Pomelo's components). start runs
- * in order of registration inside pm_app_start before the ports open,
- * after_start when they are open, stop in reverse order. A start that fails
- * ends pm_app_start with its error. Any may be NULL. */
+/* Parts of the application with a life cycle (Pomelo's components, and its
+ * lifecycle.js). In order of registration: start inside pm_app_start before the
+ * ports open, after_start when they are open; a start that fails ends
+ * pm_app_start with its error. after_start_all: beside the event all_started.
+ * In reverse order: before_stop first thing in pm_app_stop, when everything
+ * still works, and stop at the end, also of pm_app_free. Any may be NULL. */
 typedef struct pm_component {
     const char *name; /* copied; unique */
     pm_err (*start)(pm_app *app, void *ctx);
     pm_err (*after_start)(pm_app *app, void *ctx);
     void (*stop)(pm_app *app, void *ctx);
+    void (*before_stop)(pm_app *app, void *ctx);
+    void (*after_start_all)(pm_app *app, void *ctx);
 } pm_component;
 /* PM_EEXIST, PM_ESTATE (started), PM_ENOMEM */
 PM_API pm_err pm_app_component(pm_app *app, const pm_component *component,
                                void *ctx);
+
+/* What before_stop has begun and the library does not see (players being saved
+ * by another thread) can hold up the end of a stop: it comes when as many
+ * releases as holds have come and all else has ended, or when drain_ms has
+ * passed. Calls to other servers need no hold. PM_ESTATE: the app does not run,
+ * or it is too late. */
+PM_API pm_err pm_app_stop_hold(pm_app *app);
+PM_API void pm_app_stop_release(pm_app *app);
 
 /* A timer of the application: first after delay_ms, then every repeat_ms (0:
  * once). *id (may be NULL) is for pm_app_timer_cancel. Ends with the app.

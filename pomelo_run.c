@@ -302,6 +302,9 @@ static pm_err run_go(pmi_run *self, pm_configure_cb configure, void *ctx)
     if (err)
         return err;
     run_open_page(self);
+    if (!self->opts->ids) /* otherwise a master knows */
+        for (size_t i = 0; i < self->count; i++)
+            pmi_app_all_started(self->apps[i]);
     if (self->opts->started)
         self->opts->started(self->loop, self->apps, self->count, ctx);
     return pm_loop_run(self->loop);

@@ -3,6 +3,7 @@
 #ifndef PMI_RUN_INTERNAL_H
 #define PMI_RUN_INTERNAL_H
 
+#include "pomelo_app_internal.h"
 #include "pomelo_config_run_internal.h"
 #include "pomelo_run_log_internal.h"
 #include "pomelo_spawn_internal.h"

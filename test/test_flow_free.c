@@ -10,6 +10,7 @@
  * what was asked for was told once, what is held can still be ended, and
  * nothing is left. LIFETIMES.md names these tests. Start at story_tell. */
 #include "flow.h"
+#include "pomelo_app_internal.h"
 
 #define FREE_POINTS(X)                                                         \
     X(HANDLER)                                                                 \
@@ -48,6 +49,8 @@
     X(POSTED)                                                                  \
     X(START)                                                                   \
     X(AFTER_START)                                                             \
+    X(AFTER_START_ALL)                                                         \
+    X(BEFORE_STOP)                                                             \
     X(STOP)                                                                    \
     X(STOPPED)                                                                 \
     X(CHECK_CLIENT)                                                            \
@@ -483,6 +486,18 @@ static pm_err on_after_start(pm_app *app, void *ctx)
     return PM_OK;
 }
 
+static void on_after_start_all(pm_app *app, void *ctx)
+{
+    (void)app;
+    story_at(ctx, AT_AFTER_START_ALL);
+}
+
+static void on_before_stop(pm_app *app, void *ctx)
+{
+    (void)app;
+    story_at(ctx, AT_BEFORE_STOP);
+}
+
 static void on_stop(pm_app *app, void *ctx)
 {
     (void)app;
@@ -676,8 +691,10 @@ static void story_listen(side *here, pm_app *app)
     pm_filter filter = {on_before, on_after, on_filter_free};
     pm_filter global = {on_global_before, on_global_after, NULL};
     pm_rpc_filter rpc = {on_rpc_before, on_rpc_after};
-    pm_component part = {"part", on_start, on_after_start, on_stop};
-    pm_component last = {"last", on_start, on_after_start, on_stop};
+    pm_component part = {"part",  on_start,       on_after_start,
+                         on_stop, on_before_stop, on_after_start_all};
+    pm_component last = part;
+    last.name = "last";
     events.session_opened = on_opened;
     events.session_bound = on_bound;
     events.session_unbound = on_unbound;
@@ -723,7 +740,8 @@ static void story_app(story *s, const char *id, side *here)
     app = *here->app;
     story_register(here, app);
     story_listen(here, app);
-    pm_app_start(app); /* fails where it is freed meanwhile */
+    if (pm_app_start(app) == PM_OK) /* not where it is freed meanwhile */
+        pmi_app_all_started(app);
 }
 
 static void story_drop_client(story *s)

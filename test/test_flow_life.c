@@ -62,12 +62,23 @@ static void part_stop(pm_app *app, void *ctx)
     part_says(ctx, "stop");
 }
 
+/* Everything still works, and there is one stop at a time. */
+static void part_before_stop(pm_app *app, void *ctx)
+{
+    assert_int_equal(pm_app_client_port(app), 3050);
+    assert_err(pm_app_stop(app, 1, NULL, NULL), PM_ESTATE);
+    part_says(ctx, "before_stop");
+}
+
 static void life_parts(life *l, part parts[3])
 {
     static const char *const names[] = {"a", "b", "c"};
     for (size_t i = 0; i < 3; i++) {
-        pm_component component = {names[i], part_start, part_after_start,
-                                  part_stop};
+        pm_component component = {.name = names[i],
+                                  .start = part_start,
+                                  .after_start = part_after_start,
+                                  .stop = part_stop,
+                                  .before_stop = part_before_stop};
         parts[i].l = l;
         parts[i].name = names[i];
         assert_ok(pm_app_component(l->f.front, &component, &parts[i]));
@@ -80,7 +91,7 @@ static void test_components_in_order(void **state)
 {
     life l = {0};
     part parts[3];
-    pm_component late = {"late", NULL, NULL, NULL};
+    pm_component late = {.name = "late"};
     (void)state;
     assert_ok(flow_loop(&l.f, 1));
     assert_ok(flow_app(&l.f, "connector-1", &l.f.front));
@@ -92,6 +103,11 @@ static void test_components_in_order(void **state)
     assert_err(pm_app_component(l.f.front, &late, NULL), PM_ESTATE);
     assert_err(pm_app_start(l.f.front), PM_ESTATE);
     life_forget(&l);
+    assert_ok(pm_app_stop(l.f.front, 1000, NULL, NULL));
+    assert_string_equal(l.said, "c.before_stop b.before_stop a.before_stop");
+    life_forget(&l);
+    flow_run(&l.f, 10);
+    assert_string_equal(l.said, "c.stop b.stop a.stop");
     pm_app_free(l.f.front);
     l.f.front = NULL;
     assert_string_equal(l.said, "c.stop b.stop a.stop");
@@ -148,7 +164,7 @@ static pm_err stop_and_fail(pm_app *app, void *ctx)
 static void test_stop_in_a_failing_start(void **state)
 {
     life l = {0};
-    pm_component component = {"p", NULL, stop_and_fail, NULL};
+    pm_component component = {.name = "p", .after_start = stop_and_fail};
     (void)state;
     assert_ok(flow_loop(&l.f, 1));
     assert_ok(flow_app(&l.f, "connector-1", &l.f.front));

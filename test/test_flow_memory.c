@@ -139,7 +139,7 @@ static void on_after(pm_request *req, const pm_response *response, void *ctx)
 static pm_err busy_filters(pm_app *app, busy *b)
 {
     pm_filter filter = {on_before, on_after, NULL};
-    pm_component part = {"part", NULL, NULL, NULL};
+    pm_component part = {.name = "part"};
     pm_err err = pm_filter_serial(app, 500);
     if (err == PM_OK)
         err = pm_filter_timeout(app, 300);
