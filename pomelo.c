@@ -698,7 +698,10 @@ static void app_stop(pm_app *app, uint32_t drain_ms)
     pmi_timer_set(app->loop, &app->drain, (uint64_t)drain_ms * 1000,
                   app_drain_late);
     app->leaving = true;
-    if (!app->monitor || !pmi_monitor_leave(app->monitor))
+    /* A frontend stays in the tables until its end: what is in flight may have
+     * to do with its sessions. */
+    if (app->self->pub.frontend || !app->monitor ||
+        !pmi_monitor_leave(app->monitor))
         pmi_app_left(app);
 }
 

@@ -562,13 +562,14 @@ PM_API pm_err pm_app_new(pm_app **out, const pm_app_opts *opts);
  * app may be freed or started again. PM_ESTATE, PM_EADDR, PM_ENOMEM, or a
  * component's own. */
 PM_API pm_err pm_app_start(pm_app *app);
-/* Has its master, if any, take it out of everybody's table, accepts nobody any
- * more, lets what is in flight end for at most `drain_ms`, kicks the sessions
- * with reason "server stop", closes. What other servers had sent before they
- * heard of it is served; a new request of a client gets {"code":500}. `cb` runs
- * once, on a later turn, with PM_OK, PM_ETIMEOUT (something was cut off) or
- * PM_ECLOSED (freed meanwhile). PM_ESTATE: not started or stopping already;
- * PM_ECLOSED: freed by a component's before_stop. cb may be NULL. */
+/* A backend has its master, if any, take it out of everybody's table. Accepts
+ * nobody any more, lets what is in flight end for at most `drain_ms`, kicks the
+ * sessions with reason "server stop", closes. What other servers had sent
+ * before they heard of it is served; a new request of a client gets
+ * {"code":500}. `cb` runs once, on a later turn, with PM_OK, PM_ETIMEOUT
+ * (something was cut off) or PM_ECLOSED (freed meanwhile). PM_ESTATE: not
+ * started or stopping already; PM_ECLOSED: freed by a component's before_stop.
+ * cb may be NULL. */
 typedef void (*pm_app_stopped_cb)(pm_app *app, pm_err err, void *ctx);
 PM_API pm_err pm_app_stop(pm_app *app, uint32_t drain_ms, pm_app_stopped_cb cb,
                           void *ctx);

@@ -18,8 +18,8 @@ typedef struct pmi_server {
     bool up;            /* a proven link, or this app itself */
     bool removed;
     bool gently; /* when it is removed, calls under way may go on */
-    void *peer; /* pomelo_rpc's link; NULL: none yet */
-    void *back; /* the proven link that it has dialled to us; or NULL */
+    void *peer;  /* pomelo_rpc's link; NULL: none yet */
+    void *back;  /* the proven link that it has dialled to us; or NULL */
 } pmi_server;
 
 /* The servers of one type in table order. */

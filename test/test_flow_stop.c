@@ -50,10 +50,19 @@ struct town {
 
 /* ---- The servers ------------------------------------------------------- */
 
+static void on_synced(pm_err err, const char *detail, void *ctx)
+{
+    (void)detail;
+    pm_reply_text(ctx, err ? "{\"code\":\"not synced\"}" : "{\"late\":1}");
+}
+
+/* Who is stopping meanwhile can still talk to the session. */
 static void town_answer_late(pm_app *app, void *ctx)
 {
+    pm_session *session = pm_request_session(ctx);
     (void)app;
-    pm_reply_text(ctx, "{\"late\":1}");
+    assert_ok(pm_session_set_text(session, "seen", "late"));
+    assert_ok(pm_session_sync(session, NULL, on_synced, ctx));
 }
 
 /* Half at once, half after up to 30 ms. */
