@@ -217,10 +217,13 @@ static void master_count_end(pmi_master *master, pm_close_reason why)
         master->counts.refused_json++;
     else if (why == PM_CLOSE_PACKAGE || why == PM_CLOSE_PACKAGE_SIZE)
         master->counts.refused_frame++;
-    else if (why == PM_CLOSE_HANDSHAKE_TIMEOUT)
+    else if (why == PM_CLOSE_HANDSHAKE_TIMEOUT ||
+             why == PM_CLOSE_CONNECTIONS_MAX)
         master->counts.refused_links++;
     else
         return;
+    if (why == PM_CLOSE_CONNECTIONS_MAX)
+        return; /* a crowd would fill the log */
     PMI_LOG(master->env, PM_LOG_WARN, "master", "a link was refused: %s",
             pm_close_text(why));
 }
@@ -597,14 +600,29 @@ static void master_unregistered(pmi_timer *timer)
     pmi_conn_close(link->conn, PM_CLOSE_HANDSHAKE_TIMEOUT, false, 0);
 }
 
+/* Too many have not said who they are: the first of them goes. Who has a token
+ * shows it in a moment; strangers who say nothing do not keep it out. */
+static void master_make_room(pmi_master *master)
+{
+    pmi_link *end = &master->links;
+    for (pmi_link *n = end->next; n != end; n = n->next) {
+        pmi_admin_link *link = PMI_OUTER(n, pmi_admin_link, in_owner);
+        if (link->topic[0])
+            continue;
+        master_closed(link, PM_CLOSE_CONNECTIONS_MAX);
+        return;
+    }
+}
+
 static void master_accepted(pmi_listener *listener, pmi_conn *conn, void *ctx)
 {
     pmi_master *master = ctx;
     pmi_master_peer *peer = NULL;
     pmi_admin_link *link;
     (void)listener;
-    if (master->strangers < MASTER_STRANGERS_MAX &&
-        master->links_count < MASTER_LINKS_MAX)
+    if (master->strangers >= MASTER_STRANGERS_MAX)
+        master_make_room(master);
+    if (master->links_count < MASTER_LINKS_MAX)
         peer = pmi_zalloc(master->env, sizeof *peer);
     if (!peer || pmi_admin_accept(pmi_master_loop(master), master->env, conn,
                                   PMI_ADMIN_STRANGER_BYTES, &master_link_ops,

@@ -197,8 +197,9 @@ static void peer_gone(pmi_peer *peer, pm_close_reason why)
     } else {
         peers->unproven--;
         peers->refused[why]++;
-        PMI_LOG(peers->env, PM_LOG_WARN, "rpc", "a link was refused: %s",
-                pm_close_text(why));
+        if (why != PM_CLOSE_CONNECTIONS_MAX) /* a crowd would fill the log */
+            PMI_LOG(peers->env, PM_LOG_WARN, "rpc", "a link was refused: %s",
+                    pm_close_text(why));
     }
     if (peers->closed)
         return;
@@ -624,16 +625,32 @@ pm_err pmi_peer_send(pmi_peer *peer, const pmi_frame *frame)
 
 /* ---- Accepting --------------------------------------------------------- */
 
+/* The door is full: who has stood there longest without a proof goes. A true
+ * peer proves itself in a moment; strangers who say nothing do not keep it
+ * out. */
+static void peers_make_room(pmi_peers *peers)
+{
+    pmi_link *end = &peers->accepted;
+    for (pmi_link *n = end->next; n != end; n = n->next) {
+        pmi_peer *peer = PMI_OUTER(n, pmi_peer, in_all);
+        if (peer->state == PMI_PEER_UP)
+            continue;
+        peer_gone(peer, PM_CLOSE_CONNECTIONS_MAX);
+        return;
+    }
+}
+
 static void peer_accepted(pmi_listener *listener, pmi_conn *conn, void *ctx)
 {
     pmi_peers *peers = ctx;
     pm_loop *loop = pm_app_loop(peers->app);
-    pmi_peer *peer = NULL;
+    pmi_peer *peer;
     (void)listener;
-    if (peers->unproven < PEER_UNPROVEN_MAX)
-        peer = peer_new(peers);
+    if (peers->unproven >= PEER_UNPROVEN_MAX)
+        peers_make_room(peers);
+    peer = peer_new(peers);
     if (!peer) {
-        peers->refused[PM_CLOSE_CONNECTIONS_MAX]++;
+        peers->refused[PM_CLOSE_MEMORY]++;
         pmi_conn_free(conn);
         return;
     }

@@ -570,7 +570,6 @@ static void test_strangers_in_the_way(void **state)
     enum { MANY = 80 };
     town t;
     stub s[MANY];
-    int closed = 0;
     (void)state;
     town_begin(&t, 13);
     assert_ok(town_start(&t, TOWN_MASTER));
@@ -578,18 +577,17 @@ static void test_strangers_in_the_way(void **state)
         stub_dial(&s[i], t.loop, 3005);
     town_run(&t, 100);
     for (int i = 0; i < MANY; i++)
-        closed += s[i].closed;
-    assert_int_equal(closed, MANY - 64);
+        assert_int_equal(s[i].closed, i < MANY - 64);
+    for (int i = TOWN_GATE; i < TOWN_APPS; i++)
+        assert_ok(town_start(&t, i));
+    town_run(&t, 1000);
+    assert_true(town_converged(&t));
     town_run(&t, 6000);
     for (int i = 0; i < MANY; i++) {
         assert_int_equal(s[i].closed, 1);
         stub_end(&s[i]);
     }
     assert_int_equal(town_counts(&t).refused_links, MANY);
-    for (int i = TOWN_GATE; i < TOWN_APPS; i++)
-        assert_ok(town_start(&t, i));
-    town_run(&t, 1000);
-    assert_true(town_converged(&t));
     town_end(&t);
 }
 

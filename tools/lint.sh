@@ -62,6 +62,10 @@ verdict 'every script carries the licence' "$(
         [ ! -f "$f" ] || head -n 5 "$f" | grep -q SPDX || echo "$f"
     done)"
 verdict 'nothing is left for later' "$(grep -nE '\b(TODO|FIXME|XXX)\b' $ALL)"
+verdict 'tests that the docs name exist' "$(
+    grep -ohE '\b(test|fuzz)_[a-z0-9_]+' SECURITY.md docs/LIFETIMES.md | sort -u | while read -r t; do
+        [ -f "test/$t.c" ] || [ -f "test/fuzz/$t.c" ] || grep -q "^static void $t(" test/test_*.c || echo "$t"
+    done)"
 verdict 'no code is commented out' "$(grep -nE '^ *(//|/\*) *[a-z_]+\(.*\); *(\*/)?$|^#if 0' $ALL)"
 verdict 'no name of ours begins with _' "$(grep -nE \
     '^ *#define +_[A-Za-z]|^(static |const |struct |enum |typedef )+[a-z_0-9 *]*[ *]_[a-zA-Z0-9_]+ *[(;={]' \
