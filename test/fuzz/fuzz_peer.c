@@ -4,16 +4,16 @@
  *
  * The app under test is a frontend with a client of its own. The input plays
  * the other server of its table, on both links of the pair: IN is dialled by
- * the input and carries its calls, OUT is dialled by the app and carries the
- * answers to what the app asks.
+ * the input, OUT by the app. Both carry calls and answers, both ways.
  *
  *     | options | fail | piece ... |
  *     piece:  | form (2 bits), OUT (1), number (5) | length | bytes |
  *
  *   options  see FUZZ_*: which links are proven before the input speaks
  *   fail     not 0: the so manieth allocation from then on is refused
- *   form     0 bytes as they are, 1 one envelope, 2 a call or an answer built
- *            from `bytes`, 3 the app does something, or time passes
+ *   form     0 bytes as they are, 1 one envelope, 2 a call (IN) or an answer
+ *            (OUT; with an odd number the other way round) built from `bytes`,
+ *            3 the app does something, or time passes
  *
  * Beside memory errors it looks for: an app that sends what is no frame, a
  * proof that is none, a callback that comes twice or never, a heap that is not
@@ -36,6 +36,7 @@ typedef struct fuzz_link {
     fuzz *of;
     pmi_conn *conn; /* NULL: closed */
     uint64_t theirs;
+    uint64_t last_id; /* of the app's call that is answered next */
     uint8_t nonce[PMI_NONCE_BYTES], mac[PMI_MAC_BYTES];
     bool out, greeted, proven;
 } fuzz_link;
@@ -46,7 +47,6 @@ struct fuzz {
     pm_app *app;
     pmi_listener *door;
     fuzz_link links[LINK_COUNT];
-    uint64_t last_id; /* of the app's call that is answered next */
     uint64_t our_id;
     pmi_conn *client;
     pm_call *kept[KEPT_MAX];
@@ -116,9 +116,15 @@ static bool fuzz_trusts(const fuzz *f, unsigned proven)
     return f->options & proven || !(f->options & FUZZ_SECRET);
 }
 
+/* Calls come by either link. */
+static void fuzz_check_caller(const fuzz *f)
+{
+    FUZZ_CHECK(fuzz_trusts(f, FUZZ_PROVE_IN | FUZZ_PROVE_OUT));
+}
+
 static void fuzz_echo(pm_call *call, void *ctx)
 {
-    FUZZ_CHECK(fuzz_trusts(ctx, FUZZ_PROVE_IN));
+    fuzz_check_caller(ctx);
     pm_call_reply(call, pm_call_args(call));
 }
 
@@ -143,7 +149,7 @@ static void fuzz_later(pm_call *call, void *ctx)
 
 static void fuzz_body(pm_request *req, void *ctx)
 {
-    FUZZ_CHECK(fuzz_trusts(ctx, FUZZ_PROVE_IN));
+    fuzz_check_caller(ctx);
     pm_reply_body(req, pm_request_body(req));
 }
 
@@ -279,8 +285,8 @@ static void fuzz_heard(fuzz_link *link, const pmi_frame *frame)
             pmi_slice_eq(frame->mac, pm_bytes(link->mac, PMI_MAC_BYTES)));
         link->proven = true;
     } else if (frame->kind == PMI_FRAME_CALL) {
-        FUZZ_CHECK(link->out && fuzz_trusts(f, FUZZ_PROVE_OUT));
-        f->last_id = frame->id;
+        FUZZ_CHECK(fuzz_trusts(f, link->out ? FUZZ_PROVE_OUT : FUZZ_PROVE_IN));
+        link->last_id = frame->id;
     }
 }
 
@@ -489,7 +495,7 @@ static void fuzz_act(fuzz *f, unsigned number, bool out, pm_slice bytes)
 }
 
 /* | what (op, or error) | flags | length of extra | extra | body | */
-static void fuzz_built(fuzz *f, fuzz_link *link, pm_slice bytes)
+static void fuzz_built(fuzz *f, fuzz_link *link, bool answer, pm_slice bytes)
 {
     static const char *const names[] = {"connector.fuzz.echo",
                                         "connector.fuzz.read",
@@ -505,9 +511,9 @@ static void fuzz_built(fuzz *f, fuzz_link *link, pm_slice bytes)
     frame.extra = fuzz_take(&in, pmi_cursor_byte(&in));
     frame.body.data = fuzz_take(&in, SIZE_MAX);
     frame.body.kind = (pm_body_kind)(flags & 3);
-    if (link->out) {
+    if (answer) {
         frame.kind = PMI_FRAME_ANSWER;
-        frame.id = f->last_id;
+        frame.id = link->last_id;
         frame.err = -(int32_t)what;
         frame.code = (int8_t)(flags & 0xfc);
     } else {
@@ -544,7 +550,7 @@ static void fuzz_piece(fuzz *f, pmi_cursor *in)
     else if ((what & 3) == FORM_ENVELOPE)
         fuzz_envelope(link, bytes);
     else if ((what & 3) == FORM_BUILT)
-        fuzz_built(f, link, bytes);
+        fuzz_built(f, link, link->out != (what >> 3 & 1), bytes);
     else
         fuzz_act(f, what >> 3, link->out, bytes);
     fuzz_world_pass(&f->world, 0, 2);
