@@ -45,6 +45,8 @@ SRCS := \
 	core/ws.c \
 	core/mqtt.c \
 	core/sock.c \
+	core/cidrs.c \
+	core/proxy.c \
 	core/host.c \
 	core/wheel.c \
 	core/loop.c \
@@ -87,6 +89,7 @@ SRCS := \
 	pomelo_handler.c \
 	pomelo_downlink.c \
 	pomelo_meter.c \
+	pomelo_admit.c \
 	pomelo_connector.c \
 	pomelo_push.c \
 	pomelo_presence.c \

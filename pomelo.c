@@ -180,6 +180,7 @@ static void app_default_limits(pm_limits *l)
     l->depth = app_or(l->depth, PMI_JSON_DEPTH_MAX);
     l->connections = app_or(l->connections, room);
     l->signatures_per_s = app_or(l->signatures_per_s, 50);
+    l->addresses = app_or(l->addresses, 4096);
 }
 
 static char *app_copy(pm_app *app, const char *text, pm_err *err)
@@ -294,6 +295,7 @@ static pm_err app_copy_opts(pm_app *app, const pm_app_opts *opts)
     c->dictionary =
         app_copy_list(app, c->dictionary, c->dictionary_count, &err);
     c->blocked = app_copy_list(app, c->blocked, c->blocked_count, &err);
+    c->proxies = app_copy_list(app, c->proxies, c->proxies_count, &err);
     app->rpc_opts.secret = app->secret = app_copy(app, opts->rpc.secret, &err);
     app->env_name = app_copy(app, opts->env ? opts->env : "development", &err);
     app->client_bind = app_copy(app, opts->client_bind, &err);
@@ -308,6 +310,7 @@ static void app_free_opts(pm_app *app)
     pmi_free(&app->env, (void *)(uintptr_t)c->client_protos);
     app_free_list(app, c->dictionary, c->dictionary_count);
     app_free_list(app, c->blocked, c->blocked_count);
+    app_free_list(app, c->proxies, c->proxies_count);
     pmi_free(&app->env, app->secret);
     pmi_free(&app->env, app->env_name);
     pmi_free(&app->env, app->client_bind);

@@ -422,6 +422,11 @@ typedef struct pm_limits {
                          the server that lags. Heartbeats are answered. At half
                          of it new connections are refused. Take ten times the
                          longest handler and more: 50 is good */
+    uint32_t connects_per_s; /* 0: off. Of one address (IPv6: of one /64), on
+                                the average; and so many at once. What is too
+                                much is closed: PM_CLOSE_ADDRESS_RATE */
+    uint32_t addresses;      /* 0: 4,096 are remembered for that; the one that
+                                came longest ago is forgotten first */
 } pm_limits;
 
 typedef struct pm_connector_opts {
@@ -442,8 +447,19 @@ typedef struct pm_connector_opts {
     pm_blacklist_cb blacklist;
     pm_refuse_cb refuse;
     void *ctx;                  /* for these four */
-    const char *const *blocked; /* CIDR blocks that are refused. Copied. */
+    const char *const *blocked; /* CIDR blocks that are refused; see
+                                   pm_app_block. Copied. */
     size_t blocked_count;
+    /* Proxies that are believed: CIDR blocks. Whom they name is what counts for
+     * blocked, blacklist, connects_per_s and pm_session_address; their own
+     * addresses are neither blocked nor counted, and what others name is
+     * nothing. Copied. */
+    const char *const *proxies;
+    size_t proxies_count;
+    bool proxy_header;  /* they begin with a PROXY header, version 1 or 2: from
+                           them it must come, else PM_CLOSE_PROXY */
+    bool forwarded_for; /* they set X-Forwarded-For in WebSocket upgrades: its
+                           last address that is no proxy's is the player's */
     pm_scheduler scheduler;
     uint32_t flush_ms; /* 0: 20. For PM_SCHEDULER_BUFFER */
     bool close_by_fin; /* Pomelo's closeMethod "end": FIN instead of close */
@@ -586,6 +602,16 @@ pm_app_server(const pm_app *app);                 /* this one; borrowed until
 PM_API const char *pm_app_env(const pm_app *app); /* borrowed */
 /* The client port that is really open (for port 0 on a test), 0 when none. */
 PM_API uint16_t pm_app_client_port(const pm_app *app);
+/* On a frontend: refuses new connections from a CIDR block ("192.0.2.0/24",
+ * "2001:db8::/32", one address) from now on, until it is taken away. Behind a
+ * proxy that is believed the player's address counts. `close` also closes the
+ * sessions from there, PM_CLOSE_BLACKLIST, on a later turn; otherwise they
+ * stay. Again is fine. Copied. PM_EINVAL no block, PM_ELIMIT over 10,000 of
+ * them, PM_ENOMEM; PM_ECLOSED. */
+PM_API pm_err pm_app_block(pm_app *app, const char *cidr, bool close);
+/* The same block, as it was added (or an option's). PM_EINVAL, PM_ENOTFOUND,
+ * PM_ECLOSED */
+PM_API pm_err pm_app_unblock(pm_app *app, const char *cidr);
 /* A pointer of the application's, kept for it (app.set / app.get of Pomelo).
  * The name is copied; NULL takes it away. PM_ENOMEM */
 PM_API pm_err pm_app_set(pm_app *app, const char *name, void *value);

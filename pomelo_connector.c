@@ -8,6 +8,7 @@
  * A package of a type that its state does not know is ignored, as in Pomelo;
  * KICK and unknown types end the connection. Start at connector_package. */
 #include "pomelo_connector_internal.h"
+#include "pomelo_admit_internal.h"
 #include "pomelo_meter_internal.h"
 
 #include <cjson/cJSON.h>
@@ -20,8 +21,7 @@ struct pmi_connector {
     uint32_t count;
     pmi_gatherer gatherer;
     pmi_meters meters;
-    pmi_cidr *blocked; /* owned */
-    size_t blocked_count;
+    pmi_admit *admit; /* owned */
     uint64_t closed[PM_CLOSE_COUNT];
 };
 
@@ -82,7 +82,6 @@ static void connector_listen(pmi_downlink *down)
 pm_err pmi_connector_new(pm_app *app, pmi_connector **out)
 {
     const pmi_env *env = pmi_app_env(app);
-    const pm_connector_opts *opts = pmi_app_connector_opts(app);
     pmi_connector *connector = pmi_zalloc(env, sizeof *connector);
     if (!connector)
         return PM_ENOMEM;
@@ -92,20 +91,7 @@ pm_err pmi_connector_new(pm_app *app, pmi_connector **out)
     pmi_gatherer_init(&connector->gatherer, app);
     pmi_meters_init(&connector->meters, app, connector_late);
     *out = connector;
-    connector->blocked = pmi_resize_array(env, NULL, opts->blocked_count,
-                                          sizeof *connector->blocked);
-    if (!connector->blocked)
-        return PM_ENOMEM;
-    for (size_t i = 0; i < opts->blocked_count; i++) {
-        if (!pmi_cidr_parse(&connector->blocked[i], opts->blocked[i])) {
-            PMI_LOG(env, PM_LOG_ERROR, "connector",
-                    "blocked: \"%s\" is no CIDR block like 192.0.2.0/24",
-                    opts->blocked[i]);
-            return PM_ECONFIG;
-        }
-        connector->blocked_count++;
-    }
-    return PM_OK;
+    return pmi_admit_new(app, &connector->admit);
 }
 
 pmi_gatherer *pmi_connector_gatherer(pm_app *app)
@@ -580,55 +566,57 @@ static uint32_t connector_room(const pmi_connector *connector)
     return table && table < max ? table : max;
 }
 
-pm_err pmi_connector_block(pmi_connector *connector, const char *block)
+pm_err pm_app_block(pm_app *app, const char *cidr, bool close)
 {
-    pmi_cidr cidr, *all;
-    if (!pmi_cidr_parse(&cidr, block))
-        return PM_EINVAL;
-    all = pmi_resize_array(connector->env, connector->blocked,
-                           connector->blocked_count + 1, sizeof *all);
-    if (!all)
-        return PM_ENOMEM;
-    connector->blocked = all;
-    all[connector->blocked_count++] = cidr;
+    pmi_connector *connector = pmi_app_connector(app);
+    pmi_cidr block;
+    pm_err err;
+    if (pmi_app_state_of(app) == PMI_APP_FREED)
+        return PM_ECLOSED;
+    err = pmi_admit_block(connector->admit, cidr);
+    if (err || !close || !pmi_cidr_parse(&block, cidr))
+        return err;
+    /* Ends come on later turns: nothing leaves the list while we walk. */
+    for (pmi_link *n = connector->all.next; n != &connector->all; n = n->next) {
+        pmi_downlink *down = PMI_OUTER(n, pmi_downlink, in_all);
+        if (pmi_cidr_match(&block, pmi_conn_peer(down->conn)))
+            pmi_downlink_close(down, PM_CLOSE_BLACKLIST);
+    }
     return PM_OK;
 }
 
-/* May this address come in? */
-static pm_close_reason connector_admit(pmi_connector *connector,
-                                       const pmi_addr *peer)
+pm_err pm_app_unblock(pm_app *app, const char *cidr)
 {
-    const pm_connector_opts *opts = pmi_app_connector_opts(connector->app);
-    char text[PMI_ADDR_TEXT_MAX];
+    if (pmi_app_state_of(app) == PMI_APP_FREED)
+        return PM_ECLOSED;
+    return pmi_admit_unblock(pmi_app_connector(app)->admit, cidr);
+}
+
+/* May this connection come in? */
+static pm_close_reason connector_admit(pmi_connector *connector, pmi_conn *conn)
+{
     if (connector->count >= connector_room(connector))
         return PM_CLOSE_CONNECTIONS_MAX;
-    if (!peer || !peer->len)
-        return PM_CLOSE_NONE;
-    for (size_t i = 0; i < connector->blocked_count; i++)
-        if (pmi_cidr_match(&connector->blocked[i], peer))
-            return PM_CLOSE_BLACKLIST;
-    if (opts->blacklist &&
-        opts->blacklist(pmi_addr_text(peer, text), opts->ctx))
-        return PM_CLOSE_BLACKLIST;
-    return PM_CLOSE_NONE;
+    return pmi_admit_ask(connector->admit, pmi_conn_peer(conn));
 }
 
 static void connector_accepted(pmi_listener *listener, pmi_conn *conn,
                                void *ctx)
 {
     pmi_connector *connector = ctx;
-    pm_close_reason refused = connector_admit(connector, pmi_conn_peer(conn));
+    pm_close_reason refused = connector_admit(connector, conn);
     pmi_downlink *down = NULL;
     /* The application was asked, and may have ended us. */
     if (connector->listener != listener)
         refused = PM_CLOSE_STOP;
     if (!refused) {
         down = pmi_zalloc(connector->env, sizeof *down);
-        if (!down)
+        if (!down || pmi_admit_front(connector->admit, conn))
             refused = PM_CLOSE_MEMORY;
     }
     if (refused) {
         connector->closed[refused]++;
+        pmi_free(connector->env, down);
         pmi_conn_free(conn);
         return;
     }
@@ -699,6 +687,6 @@ void pmi_connector_free(pmi_connector *connector)
     if (!connector)
         return;
     pmi_connector_close(connector);
-    pmi_free(connector->env, connector->blocked);
+    pmi_admit_free(connector->admit);
     pmi_free(connector->env, connector);
 }

@@ -19,8 +19,6 @@ uint16_t pmi_connector_port(const pmi_connector *connector);
 void pmi_connector_drain(pmi_connector *connector);
 /* Kicks everybody ("server stop") and closes. */
 void pmi_connector_kick_all(pmi_connector *connector, const char *reason);
-/* Refuses this CIDR block from now on. PM_EINVAL, PM_ENOMEM */
-pm_err pmi_connector_block(pmi_connector *connector, const char *block);
 /* Ends all connections at once. */
 void pmi_connector_close(pmi_connector *connector);
 void pmi_connector_free(pmi_connector *connector);

@@ -377,8 +377,7 @@ static void monitor_blacklist(pmi_monitor *monitor, const cJSON *list)
     const cJSON *at = cJSON_IsArray(list) ? list->child : NULL;
     for (; at; at = at->next)
         if (!cJSON_IsString(at) ||
-            pmi_connector_block(pmi_app_connector(monitor->app),
-                                at->valuestring))
+            pm_app_block(monitor->app, at->valuestring, false))
             PMI_LOG(monitor->env, PM_LOG_WARN, "monitor",
                     "blacklist: not a CIDR block: %s",
                     cJSON_IsString(at) ? at->valuestring : "(no text)");

@@ -219,6 +219,7 @@ void pmi_conn_extra_free(pmi_conn *c)
     c->extra = NULL;
     pmi_timer_clear(&extra->timer);
     pmi_dial_cancel(&extra->dial);
+    pmi_free(pmi_conn_env(c), extra->proxy);
     pmi_free(pmi_conn_env(c), extra);
 }
 
@@ -387,7 +388,8 @@ static pm_err conn_may_send(const pmi_conn *c, size_t len)
     PMI_ASSERT(!c->reserved);
     if (!pmi_conn_alive(c))
         return PM_ECLOSED;
-    if (c->state == PMI_CONN_NEW || c->state == PMI_CONN_SNIFFING)
+    if (c->state == PMI_CONN_NEW || c->state == PMI_CONN_PROXIED ||
+        c->state == PMI_CONN_SNIFFING)
         return PM_ESTATE;
     if (len > c->out_max || c->out.bytes > c->out_max - len)
         return PM_ELIMIT;
@@ -565,4 +567,9 @@ bool pmi_conn_is_memory(const pmi_conn *c)
 const pmi_addr *pmi_conn_peer(const pmi_conn *c)
 {
     return &c->peer;
+}
+
+void pmi_conn_set_peer(pmi_conn *c, const pmi_addr *peer)
+{
+    c->peer = *peer;
 }

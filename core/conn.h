@@ -113,6 +113,22 @@ void pmi_conn_start(pmi_conn *conn, const pmi_conn_events *events, void *ctx);
 /* Other callbacks for the same connection (a peer that has proved itself). */
 void pmi_conn_set_events(pmi_conn *conn, const pmi_conn_events *events,
                          void *ctx);
+/* Who an accepted connection speaks for, when its peer is a proxy that is
+ * believed. Both are told what has come and say whether the connection may stay
+ * (PM_CLOSE_NONE), also by freeing it; neither may be NULL. */
+typedef struct pmi_conn_front {
+    /* The PROXY header has come, and the peer is now whom it names (or still
+     * the proxy, of a connection of its own). */
+    pm_close_reason (*proxied)(pmi_conn *conn, void *ctx);
+    /* A WebSocket upgrade has X-Forwarded-For; borrowed. */
+    pm_close_reason (*forwarded)(pmi_conn *conn, pm_slice list, void *ctx);
+} pmi_conn_front;
+/* Before pmi_conn_start. header: the PROXY header comes first, in front of TLS
+ * and everything else; without it PM_CLOSE_PROXY. `front` is borrowed until the
+ * framing is settled. PM_ENOMEM */
+pm_err pmi_conn_set_front(pmi_conn *conn, const pmi_conn_front *front,
+                          void *ctx, bool header);
+void pmi_conn_set_peer(pmi_conn *conn, const pmi_addr *peer);
 void *pmi_conn_ctx(const pmi_conn *conn);
 pm_loop *pmi_conn_loop(const pmi_conn *conn);
 pmi_framing pmi_conn_framing(const pmi_conn *conn);

@@ -5,8 +5,8 @@
  * The states; every one may also end by an error, and each way ends in
  * `closed`, exactly once, on a later turn:
  *
- *     new -> sniffing -------> stream | frames -> (lingering) -> ended -> free
- *     dialling -> (upgrading) --^
+ *     new -> (proxied) -> sniffing -> stream | frames -> (lingering) -> ended
+ * -> free dialling -> (upgrading) --^
  *
  * What is needed only before the framing is settled, or while lingering, lies
  * in pmi_conn_extra and is given back: there may be very many connections, and
@@ -18,12 +18,14 @@
 #include "dial.h"
 #include "frames.h"
 #include "pipe.h"
+#include "proxy.h"
 
 /* In order: what is before PMI_CONN_LINGERING is alive. */
 typedef enum pmi_conn_state {
     PMI_CONN_NEW,       /* accepted, not started */
     PMI_CONN_DIALLING,  /* outgoing, not connected yet */
     PMI_CONN_UPGRADING, /* outgoing WebSocket: waiting for the 101 */
+    PMI_CONN_PROXIED,   /* incoming: the PROXY header */
     PMI_CONN_SNIFFING,  /* incoming: first bytes, or the head of an upgrade */
     PMI_CONN_STREAM,
     PMI_CONN_FRAMES,
@@ -41,12 +43,21 @@ typedef struct pmi_conn_shared {
     pmi_conn_totals totals;
 } pmi_conn_shared;
 
+/* A PROXY header on its way in; nothing behind it has been read. */
+typedef struct pmi_conn_proxy {
+    size_t len;
+    uint8_t data[PMI_PROXY_MAX];
+} pmi_conn_proxy;
+
 typedef struct pmi_conn_extra {
     pmi_conn *conn;
     pmi_timer timer;
     pmi_dial dial;
-    char accept_key[29]; /* what the server must answer */
-    size_t request_left; /* bytes of the upgrade request still queued */
+    char accept_key[29];         /* what the server must answer */
+    size_t request_left;         /* bytes of the upgrade request still queued */
+    const pmi_conn_front *front; /* borrowed; NULL: the peer is who it is */
+    void *front_ctx;
+    pmi_conn_proxy *proxy; /* owned; NULL: none is waited for */
 } pmi_conn_extra;
 
 /* One a client; idle ones are many: its fields fill each other's gaps. */

@@ -91,6 +91,21 @@ static void conn_arm_open_timer(pmi_conn *c)
     c->reserved = 0;
 }
 
+pm_err pmi_conn_set_front(pmi_conn *c, const pmi_conn_front *front, void *ctx,
+                          bool header)
+{
+    PMI_ASSERT(c->state == PMI_CONN_NEW && !c->memory);
+    if (pmi_conn_extra_new(c) != PM_OK)
+        return PM_ENOMEM;
+    if (header)
+        c->extra->proxy = pmi_zalloc(pmi_conn_env(c), sizeof *c->extra->proxy);
+    if (header && !c->extra->proxy)
+        return PM_ENOMEM;
+    c->extra->front = front;
+    c->extra->front_ctx = ctx;
+    return PM_OK;
+}
+
 void pmi_conn_start(pmi_conn *c, const pmi_conn_events *events, void *ctx)
 {
     PMI_ASSERT(c->state == PMI_CONN_NEW);
@@ -98,6 +113,8 @@ void pmi_conn_start(pmi_conn *c, const pmi_conn_events *events, void *ctx)
     c->ctx = ctx;
     c->state =
         c->framing == PMI_FRAMING_STREAM ? PMI_CONN_STREAM : PMI_CONN_SNIFFING;
+    if (c->extra && c->extra->proxy)
+        c->state = PMI_CONN_PROXIED;
     conn_arm_open_timer(c);
     if (c->memory)
         pmi_pipe_start(c->via.pipe, pmi_conn_ready, c);

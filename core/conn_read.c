@@ -15,6 +15,53 @@ enum {
     CONN_TLS_HELLO = 0x16
 };
 
+/* ---- Behind a proxy ---------------------------------------------------- */
+/* False: it is not to be read on. */
+static bool conn_welcome(pmi_conn *c, pm_close_reason refused)
+{
+    if (refused)
+        pmi_conn_end(c, refused);
+    return pmi_conn_alive(c);
+}
+
+static bool conn_proxy_done(pmi_conn *c, const pmi_proxy *told)
+{
+    const pmi_conn_front *front = c->extra->front;
+    pmi_free(pmi_conn_env(c), c->extra->proxy);
+    c->extra->proxy = NULL;
+    if (told->told)
+        c->peer = told->from;
+    c->state =
+        c->framing == PMI_FRAMING_STREAM ? PMI_CONN_STREAM : PMI_CONN_SNIFFING;
+    return conn_welcome(c, front->proxied(c, c->extra->front_ctx));
+}
+
+/* Reads the header to its end and not further: what follows may be TLS. True:
+ * it is through. */
+static bool conn_read_proxy(pmi_conn *c)
+{
+    pmi_conn_proxy *proxy = c->extra->proxy;
+    pmi_proxy told;
+    bool reset = false;
+    for (;;) {
+        size_t wants;
+        long n = pmi_proxy_parse(proxy->data, proxy->len, &told, &wants);
+        if (n > 0)
+            return conn_proxy_done(c, &told);
+        if (n < 0) {
+            pmi_conn_end(c, PM_CLOSE_PROXY);
+            return false;
+        }
+        n = pmi_sock_read(c->via.watch.fd, proxy->data + proxy->len, wants,
+                          &reset);
+        if (n < 0)
+            pmi_conn_end(c, reset ? PM_CLOSE_RESET : PM_CLOSE_CLIENT);
+        if (n <= 0)
+            return false;
+        proxy->len += (size_t)n;
+    }
+}
+
 /* ---- Settling the framing ---------------------------------------------- */
 static void conn_tell_open(pmi_conn *c)
 {
@@ -47,6 +94,10 @@ static size_t conn_upgrade(pmi_conn *c, const uint8_t *data, size_t len)
     pm_err err = PM_EHTTP;
     long used = pmi_http_request_parse(data, len, &head);
     if (used == PMI_WS_MORE)
+        return 0;
+    if (used > 0 && head.forwarded_for.len && c->extra->front &&
+        !conn_welcome(c, c->extra->front->forwarded(c, head.forwarded_for,
+                                                    c->extra->front_ctx)))
         return 0;
     pmi_buf_init(&answer, pmi_conn_env(c), 2 * PMI_HTTP_HEAD_MAX);
     if (used > 0)
@@ -298,6 +349,8 @@ static void conn_readable(pmi_conn *c)
     pm_close_reason reason;
     if (pmi_task_waits(&c->later))
         return; /* what is here comes first */
+    if (PMI_UNLIKELY(c->state == PMI_CONN_PROXIED) && !conn_read_proxy(c))
+        return;
     if (c->paused) {
         pmi_conn_want(c, (int)c->want & ~PMI_READABLE);
         return;

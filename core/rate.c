@@ -8,15 +8,16 @@
  *     now                    full_ns            now + burst / per_s
  *      |--------- taken ---------|------- left -------|
  *
- * Nanoseconds, so that a rate of many megabytes a second is still exact. The
- * price of a token is rounded up: a rate is never exceeded. */
+ * Nanoseconds, so that a rate of many megabytes a second is still exact. Prices
+ * are rounded down, so that a burst is never one short; that makes a rate of
+ * 100,000 a second too high by one in 100,000 at most. */
 #include "rate.h"
 
 #define RATE_NS UINT64_C(1000000000)
 
 static uint64_t rate_price_ns(const pmi_rate_limit *limit, uint32_t tokens)
 {
-    return (tokens * RATE_NS + limit->per_s - 1) / limit->per_s;
+    return tokens * RATE_NS / limit->per_s;
 }
 
 uint64_t pmi_rate_wait_us(const pmi_rate *rate, const pmi_rate_limit *limit,

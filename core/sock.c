@@ -180,6 +180,26 @@ const char *pmi_addr_text(const pmi_addr *addr, char out[PMI_ADDR_TEXT_MAX])
     return out;
 }
 
+void pmi_addr_set(pmi_addr *out, uint8_t family, const uint8_t *bytes,
+                  uint16_t port)
+{
+    struct sockaddr_in6 sin6 = {0};
+    struct sockaddr_in sin = {0};
+    memset(out, 0, sizeof *out);
+    if (family == 4) {
+        sin.sin_family = AF_INET;
+        memcpy(&sin.sin_addr, bytes, 4);
+        memcpy(out->raw, &sin, sizeof sin);
+        out->len = sizeof sin;
+    } else {
+        sin6.sin6_family = AF_INET6;
+        memcpy(&sin6.sin6_addr, bytes, 16);
+        memcpy(out->raw, &sin6, sizeof sin6);
+        out->len = sizeof sin6;
+    }
+    pmi_addr_set_port(out, port);
+}
+
 bool pmi_addr_is_loopback(const pmi_addr *addr)
 {
     static const uint8_t one[16] = {[15] = 1};
@@ -294,6 +314,16 @@ bool pmi_cidr_match(const pmi_cidr *cidr, const pmi_addr *addr)
         return false;
     cidr_mask(bytes, cidr->bits);
     return !memcmp(bytes, cidr->net, sizeof bytes);
+}
+
+bool pmi_cidr_of(pmi_cidr *out, const pmi_addr *addr, uint8_t bits)
+{
+    uint8_t most;
+    out->family = addr_bytes(addr, out->net);
+    most = out->family == 4 ? 32 : 128;
+    out->bits = bits < most ? bits : most;
+    cidr_mask(out->net, out->bits);
+    return out->family != 0;
 }
 
 /* ---- Birth and death --------------------------------------------------- */

@@ -26,6 +26,9 @@ void pmi_addr_set_port(pmi_addr *addr, uint16_t port);
 /* The host without port. Returns out. */
 const char *pmi_addr_text(const pmi_addr *addr, char out[PMI_ADDR_TEXT_MAX]);
 bool pmi_addr_is_loopback(const pmi_addr *addr);
+/* From the 4 or 16 bytes of family 4 or 6. */
+void pmi_addr_set(pmi_addr *out, uint8_t family, const uint8_t *bytes,
+                  uint16_t port);
 /* Looks a name up in a file like /etc/hosts: "address name name ...". */
 bool pmi_addr_from_hosts(pmi_addr *out, const char *path, const char *name,
                          uint16_t port);
@@ -38,6 +41,9 @@ typedef struct pmi_cidr {
 } pmi_cidr;
 bool pmi_cidr_parse(pmi_cidr *out, const char *text);
 bool pmi_cidr_match(const pmi_cidr *cidr, const pmi_addr *addr);
+/* The block of this many bits (at most those that there are) around an address.
+ * False: it is none. */
+bool pmi_cidr_of(pmi_cidr *out, const pmi_addr *addr, uint8_t bits);
 
 /* A listening socket; *addr gets the real port. PM_EADDR, PM_ENET, PM_ELIMIT */
 pm_err pmi_sock_listen(pmi_addr *addr, int backlog, int *fd);

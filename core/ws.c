@@ -14,10 +14,10 @@
  *
  * Lenient where Node is and it harms nobody: a bare LF ends a line, spaces may
  * be doubled, empty lines may come first, unknown headers are passed over, the
- * first of two equal ones counts. Strict where two readers could understand one
- * head differently, or where a value is sent back: no control characters, no
- * folded lines, no space before the colon, one Content-Length at most.
- * Start reading at pmi_http_request_parse(). */
+ * first of two equal ones counts (of X-Forwarded-For the last). Strict where
+ * two readers could understand one head differently, or where a value is sent
+ * back: no control characters, no folded lines, no space before the colon, one
+ * Content-Length at most. Start reading at pmi_http_request_parse(). */
 #include "ws.h"
 
 #include "crypto.h"
@@ -192,7 +192,8 @@ static bool ws_header_keep(pmi_http_head *head, const ws_header *header)
     };
     for (size_t i = 0; i < PMI_COUNT(kept); i++)
         if (ws_is_word(header->name, kept[i].name)) {
-            if (!kept[i].slot->data)
+            /* A proxy may add its own line behind what the client sent. */
+            if (!kept[i].slot->data || kept[i].slot == &head->forwarded_for)
                 *kept[i].slot = header->value;
             return true;
         }

@@ -20,6 +20,13 @@ static void test_burst(void **state)
     assert_false(pmi_rate_take(&rate, &limit, now + 99999, 1));
     assert_true(pmi_rate_take(&rate, &limit, now + 100000, 1));
     assert_false(pmi_rate_take(&rate, &limit, now + 100000, 1));
+    /* A third is no whole number of nanoseconds. */
+    limit = (pmi_rate_limit){3, 3};
+    rate = (pmi_rate){0};
+    for (int i = 0; i < 3; i++)
+        assert_true(pmi_rate_take(&rate, &limit, now, 1));
+    assert_false(pmi_rate_take(&rate, &limit, now, 1));
+    limit = (pmi_rate_limit){10, 10};
     /* After a second and more it is full, and no fuller than full. */
     now += 100 * SECOND;
     assert_true(pmi_rate_is_full(&rate, now));
@@ -45,7 +52,7 @@ static void test_never_more(void **state)
         for (uint64_t now = SECOND; now < 11 * SECOND; now += 23)
             passed += pmi_rate_take(&rate, l, now, 1);
         assert_in_range(passed, l->burst + 10 * (uint64_t)l->per_s * 97 / 100,
-                        l->burst + 10 * (uint64_t)l->per_s);
+                        l->burst + 10 * (uint64_t)l->per_s + l->per_s / 5000);
     }
 }
 

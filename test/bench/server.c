@@ -184,6 +184,7 @@ static const struct {
     {"bytes_per_s", offsetof(pm_limits, bytes_per_s)},
     {"idle_ms", offsetof(pm_limits, idle_ms)},
     {"lag_ms", offsetof(pm_limits, lag_ms)},
+    {"connects_per_s", offsetof(pm_limits, connects_per_s)},
 };
 
 static int server_help(int status)
