@@ -75,6 +75,7 @@ SRCS := \
 	pomelo_config_run.c \
 	pomelo_route.c \
 	pomelo_calendar.c \
+	pomelo_count.c \
 	pomelo_cluster.c \
 	pomelo_router.c \
 	pomelo_peer.c \
@@ -100,6 +101,7 @@ SRCS := \
 	pomelo_client.c \
 	pomelo_admin.c \
 	pomelo_module.c \
+	pomelo_stats.c \
 	pomelo_facts.c \
 	pomelo_master.c \
 	pomelo_master_spawn.c \

@@ -9,6 +9,7 @@
  * Start at pm_app_new, app_open and app_close. */
 #include "pomelo_channel_internal.h"
 #include "pomelo_connector_internal.h"
+#include "pomelo_count_internal.h"
 #include "pomelo_cron_internal.h"
 #include "pomelo_master_internal.h"
 #include "pomelo_monitor_internal.h"
@@ -65,6 +66,7 @@ struct pm_app {
     pmi_map timers; /* id -> app_timer */
     uint64_t last_timer;
     pmi_map values; /* pm_app_set */
+    pmi_counts counts;
     pm_app_stopped_cb stopped;
     void *stopped_ctx;
     pm_err stop_result;
@@ -125,6 +127,11 @@ const pm_rpc_opts_app *pmi_app_rpc_opts(const pm_app *app)
 const pm_master_opts *pmi_app_master_opts(const pm_app *app)
 {
     return &app->master_opts;
+}
+
+pmi_counts *pmi_app_counts(const pm_app *app)
+{
+    return (pmi_counts *)(uintptr_t)&app->counts;
 }
 
 const char *pmi_app_client_bind(const pm_app *app)
@@ -419,6 +426,7 @@ static void app_release(pmi_task *grave)
     pmi_cluster_free(app->cluster);
     app_free_registered(app);
     app_free_opts(app);
+    pmi_counts_fini(&app->counts);
     pmi_free(&env, app);
     pmi_loop_drop(loop);
 }
@@ -450,6 +458,7 @@ pm_err pm_app_new(pm_app **out, const pm_app_opts *opts)
     if (opts->log_level)
         app->env.log_level = opts->log_level;
     pmi_loop_hold(app->loop);
+    pmi_counts_init(&app->counts, app->loop, &app->env);
     pmi_loop_map_init(app->loop, &app->timers);
     pmi_loop_map_init(app->loop, &app->values);
     err = app_copy_opts(app, opts);

@@ -1208,6 +1208,44 @@ PM_API bool pm_server_is_up(const pm_app *app, const char *id);
 PM_API pm_err pm_server_add(pm_app *app, const pm_server *server);
 PM_API pm_err pm_server_remove(pm_app *app, const char *id);
 
+/* ==== Numbers ===============================================================
+ * What a server counts; docs/OPERATE.md has the list. Reading is what costs:
+ * nothing is kept for the reader that has to be counted anyway. */
+typedef enum pm_stat_kind {
+    PM_STAT_COUNTER = 0, /* only ever grows */
+    PM_STAT_GAUGE = 1,   /* goes up and down */
+    PM_STAT_TIME = 2     /* how long something took, each time */
+} pm_stat_kind;
+
+/* All is borrowed until the callback returns. */
+typedef struct pm_stat {
+    const char *name; /* "pomelo_sessions" */
+    const char *help; /* a sentence; may be NULL */
+    pm_stat_kind kind;
+    const char *labels; /* as Prometheus writes them: server="chat-1"; "" */
+    uint64_t value;     /* PM_STAT_TIME: how many times */
+    /* PM_STAT_TIME alone. A percentile is at most 1/16 too high. */
+    uint64_t sum_us, max_us, p50_us, p90_us, p99_us;
+} pm_stat;
+
+/* Every number of this app and of its loop, those that are 0 included; all of
+ * one name together. each returns false to stop. Returns how many were told. */
+typedef bool (*pm_stat_cb)(const pm_stat *stat, void *ctx);
+PM_API size_t pm_stats_each(pm_app *app, pm_stat_cb each, void *ctx);
+/* The same of several apps of one loop as Prometheus's text (format 0.0.4).
+ * *out is owned by the caller, free with pm_text_free. PM_EINVAL no app, or of
+ * two loops; PM_ENOMEM */
+PM_API pm_err pm_stats_text(pm_app *const *apps, size_t count, char **out);
+/* A number of the application's own, told with all others under its label
+ * "server": *out is 0 and is the application's to change, **out for short; it
+ * is borrowed until the app is freed. kind: PM_STAT_COUNTER (its name ends with
+ * "_total") or PM_STAT_GAUGE. name: [a-zA-Z_][a-zA-Z0-9_]*, at most 100 bytes;
+ * those that begin with "pomelo_" are the library's. help: a sentence; may be
+ * NULL. Both are copied. At most 256 an app: names are chosen by the program,
+ * never by its players. PM_EINVAL, PM_EEXIST, PM_ELIMIT, PM_ENOMEM */
+PM_API pm_err pm_app_stat(pm_app *app, pm_stat_kind kind, const char *name,
+                          const char *help, uint64_t **out);
+
 /* ==== Master and monitor ====================================================
  * Pomelo's admin protocol. An app whose type is "master" is the master: it
  * listens on its server's `port` for servers and consoles, tells every server

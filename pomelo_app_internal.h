@@ -27,6 +27,9 @@ const pm_master_opts *pmi_app_master_opts(const pm_app *app);
 const char *pmi_app_client_bind(const pm_app *app); /* may be NULL */
 const char *pmi_app_rpc_bind(const pm_app *app);
 
+/* Its numbers: pomelo_count_internal.h. */
+struct pmi_counts *pmi_app_counts(const pm_app *app);
+
 /* The modules. Each is made in pm_app_new in the order of SRCS and freed in
  * reverse. */
 struct pmi_cluster *pmi_app_cluster(const pm_app *app);

@@ -21,7 +21,8 @@ struct pm_call {
     uint64_t self_id; /* of our own asking call; 0: it came by a link */
     pmi_link in_peer; /* pmi_peer.served, pmi_asked.own or .lost */
     pmi_task task;    /* serves our own call on a later turn */
-    uint64_t deadline_us, trace_id;
+    uint64_t began_us, deadline_us, trace_id;
+    pmi_histogram **times; /* of what it asks for; NULL: nobody's */
     pm_body body;
     pm_slice extra;
     uint8_t *owned; /* body and extra, when kept */
@@ -67,6 +68,7 @@ static pm_call *call_new(pmi_asked *asked)
     call->app = asked->app;
     call->loop = pm_app_loop(asked->app);
     call->valid = true;
+    call->began_us = pmi_loop_now_us(call->loop);
     asked->serving++;
     return call;
 }
@@ -90,6 +92,8 @@ static void call_end(pm_call *call)
         pmi_loop_drop(loop); /* it alone held the loop */
         return;
     }
+    if (call->times)
+        pmi_count_time(pmi_app_counts(call->app), call->times, call->began_us);
     asked = call_asked(call);
     asked->serving--;
     if (asked->now == call)
@@ -115,11 +119,15 @@ static void call_put_name(char out[256], pm_slice name)
 
 static void call_serve(pmi_asked *asked, pm_call *call)
 {
-    if (call->op < PMI_OP_COUNT && asked->serve[call->op])
+    if (call->op < PMI_OP_COUNT && asked->serve[call->op]) {
+        pmi_count(asked->app,
+                  (pmi_count_what)(PMI_COUNT_SERVED_CALL + call->op));
         asked->serve[call->op](asked->app, call);
-    else
-        pmi_call_answer(call, PM_ENOMETHOD, 0, "no such operation",
-                        pm_body_none(), pm_bytes(NULL, 0));
+        return;
+    }
+    pmi_count(asked->app, PMI_COUNT_UNSERVED_OPERATION);
+    pmi_call_answer(call, PM_ENOMETHOD, 0, "no such operation", pm_body_none(),
+                    pm_bytes(NULL, 0));
 }
 
 void pmi_asked_frame(pmi_asked *asked, pmi_peer *peer, const pmi_frame *frame)
@@ -127,6 +135,7 @@ void pmi_asked_frame(pmi_asked *asked, pmi_peer *peer, const pmi_frame *frame)
     pm_call *call = call_new(asked);
     pmi_frame refusal = {.kind = PMI_FRAME_ANSWER, .err = PM_ENOMEM};
     if (!call) {
+        pmi_count(asked->app, PMI_COUNT_UNSERVED_MEMORY);
         refusal.id = frame->id;
         if (!frame->notify)
             pmi_peer_send(peer, &refusal);
@@ -139,8 +148,7 @@ void pmi_asked_frame(pmi_asked *asked, pmi_peer *peer, const pmi_frame *frame)
     call->notify = frame->notify;
     call->body = frame->body;
     call->extra = frame->extra;
-    call->deadline_us =
-        pmi_loop_now_us(call->loop) + (uint64_t)frame->deadline_ms * 1000;
+    call->deadline_us = call->began_us + (uint64_t)frame->deadline_ms * 1000;
     call_put_name(call->method, frame->method);
     call_put_name(call->caller, pm_text(pmi_peer_id(peer)));
     pmi_list_add(&peer->served, &call->in_peer);
@@ -173,8 +181,7 @@ pm_err pmi_asked_self(pmi_asked *asked, const pmi_rpc_send_opts *opts,
     call->self_id = self_id;
     call->body = opts->body;
     call->extra = opts->extra;
-    call->deadline_us =
-        pmi_loop_now_us(call->loop) + (uint64_t)opts->deadline_ms * 1000;
+    call->deadline_us = call->began_us + (uint64_t)opts->deadline_ms * 1000;
     call_put_name(call->method, opts->method);
     call_put_name(call->caller, pm_text(pm_app_server(asked->app)->id));
     if (pm_call_keep(call)) {
@@ -274,6 +281,11 @@ pm_err pmi_call_answer(pm_call *call, pm_err err, int code, const char *detail,
     call_end(call);
     pmi_loop_leave(loop);
     return sent == PM_EDOWN ? PM_ECLOSED : sent;
+}
+
+void pmi_call_measure(pm_call *call, pmi_histogram **times)
+{
+    call->times = times;
 }
 
 pm_err pm_call_reply(pm_call *call, pm_body body)

@@ -116,6 +116,7 @@ static pm_err connector_push(pm_session *session, pm_slice route, pm_body body)
     pmi_downlink *down = session->conn;
     if (!down || down->state != PMI_DOWNLINK_WORKING)
         return PM_ECLOSED;
+    pmi_count(down->app, PMI_COUNT_PUSH_SESSION);
     return pmi_downlink_message(down, PMI_MESSAGE_PUSH, 0, route, body);
 }
 
@@ -159,6 +160,7 @@ static void connector_refuse(pmi_downlink *down, const char *body,
 
 static void connector_refuse_500(pmi_downlink *down)
 {
+    pmi_count(down->app, PMI_COUNT_HANDSHAKE_500);
     connector_refuse(down, "{\"code\":500}", PM_CLOSE_HANDSHAKE);
 }
 
@@ -178,6 +180,7 @@ static void connector_greet(pmi_downlink *down, const cJSON *msg,
             pmi_downlink_close(down, PM_CLOSE_MEMORY);
         else
             down->greeted = true;
+        pmi_count(down->app, PMI_COUNT_HANDSHAKE_200);
     }
     pmi_buf_fini(&text);
 }
@@ -298,6 +301,7 @@ static void connector_handshake(pmi_downlink *down, pm_slice body)
         return;
     }
     if (err == PM_EHANDSHAKE && msg) {
+        pmi_count(down->app, PMI_COUNT_HANDSHAKE_501);
         connector_refuse(down, "{\"code\":501}", PM_CLOSE_CHECK_CLIENT);
         cJSON_Delete(msg);
         return;
@@ -396,6 +400,7 @@ static bool connector_pause(pmi_downlink *down)
     if (!down->session || down->session->in_flight < limits->requests_in_flight)
         return down->delayed;
     down->paused = true;
+    pmi_count(down->app, PMI_COUNT_PAUSED_IN_FLIGHT);
     pmi_conn_pause(down->conn);
     return true;
 }

@@ -13,6 +13,7 @@
 #include "pomelo_connector_internal.h"
 #include "pomelo_cron_internal.h"
 #include "pomelo_module_internal.h"
+#include "pomelo_stats_internal.h"
 
 #define FACTS_LIST_MAX 1000 /* users and channels by name */
 
@@ -204,7 +205,9 @@ static void facts_counters(const pmi_facts *facts, const char *param,
     facts_count(out, "loopBytesIn", totals->bytes_in);
     facts_count(out, "loopBytesOut", totals->bytes_out);
     facts_closed(app, out);
-    pmi_buf_add_byte(out, '}');
+    pmi_buf_add_text(out, ",\"numbers\":{");
+    pmi_stats_json(app, out);
+    pmi_buf_add_text(out, "}}");
 }
 
 static void facts_node(const pmi_facts *facts, const char *param, pmi_buf *out)

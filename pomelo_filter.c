@@ -247,10 +247,11 @@ static void filter_slow_fire(pmi_timer *timer)
     pm_request *req = NULL;
     if (pmi_app_state_of(slow->app) != PMI_APP_FREED)
         req = pm_request_find(slow->app, one->id);
-    if (req)
-        PMI_LOG(pmi_app_env(slow->app), PM_LOG_WARN, "timeout",
-                "%s is not answered after %u ms", req->route,
-                (unsigned)slow->ms);
+    if (!req)
+        return;
+    pmi_count(slow->app, PMI_COUNT_FILTER_TIMEOUT);
+    PMI_LOG(pmi_app_env(slow->app), PM_LOG_WARN, "timeout",
+            "%s is not answered after %u ms", req->route, (unsigned)slow->ms);
 }
 
 static void filter_slow_before(pm_request *req, void *ctx)
@@ -315,10 +316,12 @@ pm_err pm_filter_timeout(pm_app *app, uint32_t ms)
 static void filter_busy_before(pm_request *req, void *ctx)
 {
     uint64_t lag_ms_max = (uintptr_t)ctx;
-    if (pmi_loop_lag_us(req->loop) > lag_ms_max * 1000)
-        pm_request_fail(req, PM_EBUSY, "Server toobusy!", NULL);
-    else
+    if (pmi_loop_lag_us(req->loop) <= lag_ms_max * 1000) {
         pm_filter_next(req);
+        return;
+    }
+    pmi_count(req->app, PMI_COUNT_FILTER_TOOBUSY);
+    pm_request_fail(req, PM_EBUSY, "Server toobusy!", NULL);
 }
 
 pm_err pm_filter_toobusy(pm_app *app, uint32_t lag_ms)

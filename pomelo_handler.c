@@ -15,7 +15,6 @@
 struct pmi_handlers {
     pm_app *app;
     const pmi_env *env;
-    uint64_t refused[PMI_REFUSED_COUNT];
     pmi_map by_route;          /* route -> pmi_route_entry */
     pmi_route_entry **by_code; /* owned array; NULL where no handler */
     uint32_t codes;
@@ -67,6 +66,7 @@ void pmi_handlers_free(pmi_handlers *handlers)
     walk = pmi_map_begin(&handlers->by_route);
     while (pmi_map_next(&walk)) {
         pmi_route_entry *entry = walk.value;
+        pmi_free(handlers->env, entry->times);
         pmi_free(handlers->env, entry->route);
         pmi_free(handlers->env, entry);
     }
@@ -145,6 +145,18 @@ pm_err pm_app_declare(pm_app *app, const char *route)
 {
     pmi_route_entry *entry;
     return handler_add(app, route, &entry);
+}
+
+void pmi_handlers_each(pmi_handlers *handlers,
+                       bool (*each)(const pmi_route_entry *entry, void *ctx),
+                       void *ctx)
+{
+    pmi_map_walk walk = pmi_map_begin(&handlers->by_route);
+    bool more = true;
+    while (more && pmi_map_next(&walk))
+        more = each(walk.value, ctx);
+    if (!more)
+        pmi_map_end(&walk);
 }
 
 /* ---- Dictionary and schemas -------------------------------------------- */
@@ -389,9 +401,8 @@ static void handler_refuse(pm_request *req, pm_err err)
 
 static pm_err handler_new_request(pmi_handlers *handlers, pm_session *session,
                                   const pmi_message *msg, pmi_rsa *key,
-                                  pmi_answer_cb answer,
-                                  const pmi_route_entry *entry, pm_slice route,
-                                  handler_shape shape)
+                                  pmi_answer_cb answer, pmi_route_entry *entry,
+                                  pm_slice route, handler_shape shape)
 {
     bool crypto = pmi_app_connector_opts(handlers->app)->use_crypto;
     pm_request *req = pmi_request_new(pmi_app_requests(handlers->app), session);
@@ -404,17 +415,20 @@ static pm_err handler_new_request(pmi_handlers *handlers, pm_session *session,
     req->body = handler_body_of(handlers, entry, route, msg->body);
     err = pmi_request_set_route(req, entry, route);
     if (err || !handler_check_body(handlers, req, key)) {
-        handlers->refused[PMI_REFUSED_BODY] += !err;
+        if (!err)
+            pmi_count(handlers->app, PMI_COUNT_REFUSED_BODY);
         handler_discard(req);
         return err;
     }
     err = handler_settle_body(req, crypto);
     if (err == PM_OK && shape == HANDLER_BAD) {
-        handlers->refused[PMI_REFUSED_SHAPE]++;
+        pmi_count(handlers->app, PMI_COUNT_REFUSED_SHAPE);
         err = PM_EROUTE;
     }
-    if (err == PM_OK && pmi_app_state_of(handlers->app) != PMI_APP_RUNNING)
+    if (err == PM_OK && pmi_app_state_of(handlers->app) != PMI_APP_RUNNING) {
+        pmi_count(handlers->app, PMI_COUNT_REFUSED_STOPPING);
         err = PM_EBUSY; /* draining: what is in flight ends, nothing begins */
+    }
     if (err)
         handler_refuse(req, err);
     else
@@ -422,35 +436,25 @@ static pm_err handler_new_request(pmi_handlers *handlers, pm_session *session,
     return PM_OK;
 }
 
-void pmi_handlers_refuse(pmi_handlers *handlers, pmi_refused why)
-{
-    handlers->refused[why]++;
-}
-
 /* Counted; the connection goes on. */
-static pm_err handler_ignore(pmi_handlers *handlers, pmi_refused why)
+static pm_err handler_ignore(pmi_handlers *handlers, pmi_count_what why)
 {
-    handlers->refused[why]++;
+    pmi_count(handlers->app, why);
     return PM_OK;
-}
-
-const uint64_t *pmi_handlers_refused(const pmi_handlers *handlers)
-{
-    return handlers->refused;
 }
 
 pm_err pmi_handler_message(pmi_handlers *handlers, pm_session *session,
                            const pmi_message *msg, pmi_rsa *key,
                            pmi_answer_cb answer)
 {
-    const pmi_route_entry *entry = NULL;
+    pmi_route_entry *entry = NULL;
     handler_shape shape = HANDLER_THREE;
     pm_slice route = msg->route;
     if (!msg->has_route || msg->type == PMI_MESSAGE_RESPONSE)
-        return handler_ignore(handlers, PMI_REFUSED_TYPE);
+        return handler_ignore(handlers, PMI_COUNT_REFUSED_TYPE);
     if (msg->compressed) {
         if (!handlers->dict || msg->code == 0 || msg->code >= handlers->codes)
-            return handler_ignore(handlers, PMI_REFUSED_ROUTE);
+            return handler_ignore(handlers, PMI_COUNT_REFUSED_ROUTE);
         entry = handlers->by_code[msg->code];
         route = pmi_dict_route(handlers->dict, msg->code);
     } else {
@@ -459,7 +463,7 @@ pm_err pmi_handler_message(pmi_handlers *handlers, pm_session *session,
     if (!entry)
         shape = handler_shape_of(route);
     if (shape == HANDLER_DROP)
-        return handler_ignore(handlers, PMI_REFUSED_ROUTE);
+        return handler_ignore(handlers, PMI_COUNT_REFUSED_ROUTE);
     if (shape == HANDLER_ATTACK) {
         session->ops->kick(session, "attack", PM_CLOSE_ATTACK);
         return PM_OK;
@@ -549,8 +553,11 @@ static pm_err handler_serve_one(pm_app *app, pm_call *call)
     version = pmi_cursor_bytes(&in, pmi_cursor_byte(&in));
     if (in.bad)
         return PM_EFRAME;
-    if (version.len && !pmi_slice_eq(version, pm_text(handlers->proto_version)))
+    if (version.len &&
+        !pmi_slice_eq(version, pm_text(handlers->proto_version))) {
+        pmi_count(app, PMI_COUNT_REFUSED_PROTOS);
         return PM_EPROTOBUF;
+    }
     err = pmi_session_import(app, pmi_cursor_bytes(&in, pmi_cursor_left(&in)),
                              &session);
     if (err)
@@ -582,7 +589,7 @@ static bool handler_refuse_forward(pm_app *app, pm_call *call)
     uint64_t lag_us = (uint64_t)pmi_app_limits(app)->lag_ms * 1000;
     if (!lag_us || !pmi_loop_is_overloaded(pm_app_loop(app), lag_us))
         return false;
-    pmi_app_handlers(app)->refused[PMI_REFUSED_LAG]++;
+    pmi_count(app, PMI_COUNT_REFUSED_LAG);
     pmi_call_answer(call, PM_EREMOTE, PM_EBUSY, pm_strerror(PM_EBUSY),
                     pm_body_text("{\"code\":503}"), pm_bytes(NULL, 0));
     return true;
@@ -605,7 +612,7 @@ static void handler_call(pm_request *req)
 {
     const pmi_route_entry *entry = req->entry;
     if (!entry || !entry->local || !entry->cb) {
-        pmi_app_handlers(req->app)->refused[PMI_REFUSED_METHOD]++;
+        pmi_count(req->app, PMI_COUNT_REFUSED_METHOD);
         pmi_request_respond(req, PM_ENOMETHOD, NULL,
                             pm_body_text("{\"code\":500}"));
         return;

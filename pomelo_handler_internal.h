@@ -29,18 +29,10 @@ pm_err pmi_handler_message(pmi_handlers *handlers, pm_session *session,
 pm_err pmi_handler_encode(pmi_handlers *handlers, pm_slice route, pm_body body,
                           pmi_buf *out);
 
-/* What clients (and frontends for them) asked for and was refused, counted. */
-typedef enum pmi_refused {
-    PMI_REFUSED_TYPE,   /* a message that is neither request, notify nor push */
-    PMI_REFUSED_ROUTE,  /* no dot, or a number that nobody has: no answer */
-    PMI_REFUSED_SHAPE,  /* not three parts: 500 */
-    PMI_REFUSED_METHOD, /* no such handler: 500 */
-    PMI_REFUSED_BODY,   /* its schema or signature does not fit: no answer */
-    PMI_REFUSED_LAG,    /* the loop lags: 503 */
-    PMI_REFUSED_RATE,   /* too many from one session: 503 */
-    PMI_REFUSED_COUNT
-} pmi_refused;
-void pmi_handlers_refuse(pmi_handlers *handlers, pmi_refused why);
-const uint64_t *pmi_handlers_refused(const pmi_handlers *handlers);
+/* Every route that was registered or declared, in that order. each returns
+ * false to stop. */
+void pmi_handlers_each(pmi_handlers *handlers,
+                       bool (*each)(const pmi_route_entry *entry, void *ctx),
+                       void *ctx);
 
 #endif

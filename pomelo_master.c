@@ -214,12 +214,12 @@ static void master_grace_over(pmi_timer *timer)
 static void master_count_end(pmi_master *master, pm_close_reason why)
 {
     if (why == PM_CLOSE_MESSAGE)
-        master->counts.refused_json++;
+        pmi_count(master->app, PMI_COUNT_MASTER_REFUSED_JSON);
     else if (why == PM_CLOSE_PACKAGE || why == PM_CLOSE_PACKAGE_SIZE)
-        master->counts.refused_frame++;
+        pmi_count(master->app, PMI_COUNT_MASTER_REFUSED_FRAME);
     else if (why == PM_CLOSE_HANDSHAKE_TIMEOUT ||
              why == PM_CLOSE_CONNECTIONS_MAX)
-        master->counts.refused_links++;
+        pmi_count(master->app, PMI_COUNT_MASTER_REFUSED_LINK);
     else
         return;
     if (why == PM_CLOSE_CONNECTIONS_MAX)
@@ -240,7 +240,8 @@ static void master_closed(pmi_admin_link *link, pm_close_reason why)
     master->links_count--;
     pmi_list_remove(&link->in_owner);
     if (server && server->link != link) {
-        master->counts.late_removals++; /* a newer one stands there */
+        pmi_count(master->app,
+                  PMI_COUNT_MASTER_LATE_REMOVAL); /* a newer one stands there */
         server = NULL;
     }
     if (server) {
@@ -284,7 +285,7 @@ static pm_close_reason master_refuse(pmi_admin_link *link, bool again,
 {
     pmi_master *master = link->owner;
     char text[400];
-    master->counts.refused_auth++;
+    pmi_count(master->app, PMI_COUNT_MASTER_REFUSED_AUTH);
     pmi_format(text, sizeof text, "%s%s", word, id);
     PMI_LOG(master->env, PM_LOG_WARN, "master", "refused: %s", text);
     return master_say(link, again, false, text);
@@ -385,7 +386,7 @@ static void master_take_link(pmi_master_server *server, pmi_admin_link *link)
     link->topic = "monitor";
     link->in_max = master->opts->message_bytes;
     master->strangers--;
-    master->counts.registered++;
+    pmi_count(master->app, PMI_COUNT_MASTER_REGISTERED);
     if (old)
         pmi_admin_leave(old, PM_CLOSE_DUPLICATE);
 }
@@ -543,7 +544,7 @@ static pm_close_reason master_register_console(pmi_admin_link *link,
     link->in_max = master->opts->message_bytes;
     pmi_timer_clear(&link->timer);
     master->strangers--;
-    master->counts.consoles++;
+    pmi_count(master->app, PMI_COUNT_MASTER_CONSOLE);
     PMI_LOG(master->env, PM_LOG_INFO, "master", "console: %s has logged in",
             user->username);
     return master_say(link, false, true, "ok");
@@ -571,7 +572,7 @@ static pm_close_reason master_heard(pmi_admin_link *link, pmi_admin_msg *msg)
     if (msg->kind == PMI_ADMIN_REGISTER || msg->kind == PMI_ADMIN_RECONNECT)
         return master_register(link, msg);
     if (!link->topic[0]) {
-        master->counts.refused_auth++;
+        pmi_count(master->app, PMI_COUNT_MASTER_REFUSED_AUTH);
         pmi_admin_leave(link, PM_CLOSE_AUTH);
     } else if (msg->kind == PMI_ADMIN_RECONNECT_OK) {
         return PM_CLOSE_MESSAGE;
@@ -586,7 +587,8 @@ static pm_close_reason master_heard(pmi_admin_link *link, pmi_admin_msg *msg)
                                                 peer->level, msg)
                            : pmi_module_ask(master->app, link, peer->name,
                                             peer->level, PMI_ROLE_CLIENT, msg);
-        master->counts.refused_level += !allowed;
+        if (!allowed)
+            pmi_count(master->app, PMI_COUNT_MASTER_REFUSED_LEVEL);
     }
     return PM_CLOSE_NONE;
 }
@@ -627,7 +629,7 @@ static void master_accepted(pmi_listener *listener, pmi_conn *conn, void *ctx)
     if (!peer || pmi_admin_accept(pmi_master_loop(master), master->env, conn,
                                   PMI_ADMIN_STRANGER_BYTES, &master_link_ops,
                                   master, &link)) {
-        master->counts.refused_links++;
+        pmi_count(master->app, PMI_COUNT_MASTER_REFUSED_LINK);
         pmi_free(master->env, peer);
         pmi_conn_free(conn);
         return;
@@ -889,12 +891,21 @@ void pmi_master_free(pmi_master *master)
 
 pm_err pm_master_counts_get(const pm_app *app, pm_master_counts *counts)
 {
-    const pmi_master *master = pmi_app_master(app);
+    const uint64_t *n;
     if (!counts || counts->size != sizeof *counts)
         return PM_EINVAL;
-    if (!master)
+    if (!pmi_app_master(app))
         return PM_ESTATE;
-    *counts = master->counts;
-    counts->size = sizeof *counts;
+    n = pmi_app_counts(app)->n;
+    counts->registered = n[PMI_COUNT_MASTER_REGISTERED];
+    counts->consoles = n[PMI_COUNT_MASTER_CONSOLE];
+    counts->refused_auth = n[PMI_COUNT_MASTER_REFUSED_AUTH];
+    counts->refused_json = n[PMI_COUNT_MASTER_REFUSED_JSON];
+    counts->refused_frame = n[PMI_COUNT_MASTER_REFUSED_FRAME];
+    counts->refused_level = n[PMI_COUNT_MASTER_REFUSED_LEVEL];
+    counts->refused_links = n[PMI_COUNT_MASTER_REFUSED_LINK];
+    counts->late_removals = n[PMI_COUNT_MASTER_LATE_REMOVAL];
+    counts->spawned = n[PMI_COUNT_MASTER_SPAWNED];
+    counts->respawned = n[PMI_COUNT_MASTER_RESPAWNED];
     return PM_OK;
 }

@@ -28,7 +28,7 @@ static bool console_may_change(pm_admin_call *call, pmi_master *master)
 {
     if (call->level <= 1)
         return true;
-    master->counts.refused_level++;
+    pmi_count(master->app, PMI_COUNT_MASTER_REFUSED_LEVEL);
     pmi_admin_answer_word(call, "Command permission denied");
     return false;
 }

@@ -13,6 +13,7 @@
 #ifndef PMI_MASTER_INTERNAL_H
 #define PMI_MASTER_INTERNAL_H
 
+#include "pomelo_count_internal.h"
 #include "pomelo_cluster_internal.h"
 #include "pomelo_facts_internal.h"
 #include "pomelo_module_internal.h"
@@ -61,7 +62,6 @@ struct pmi_master {
     pmi_task begin, stop;
     uint64_t registrations;
     uint32_t last_order;
-    pm_master_counts counts;
     bool started_over, stop_at_once, closed;
 };
 

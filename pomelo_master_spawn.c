@@ -51,7 +51,7 @@ pm_err pmi_master_spawn(pmi_master_server *server)
     server->spawned_us = spawn_now(server);
     err = master->opts->spawn(master->app, entry, master->opts->ctx);
     if (err == PM_OK)
-        master->counts.spawned++;
+        pmi_count(master->app, PMI_COUNT_MASTER_SPAWNED);
     else
         PMI_LOG(master->env, PM_LOG_WARN, "master",
                 "%s could not be started: %s", server->id, pm_strerror(err));
@@ -88,7 +88,7 @@ static void spawn_again(pmi_timer *timer)
         return; /* it has come by itself */
     err = pmi_master_spawn(server);
     if (err == PM_OK) {
-        server->master->counts.respawned++;
+        pmi_count(server->master->app, PMI_COUNT_MASTER_RESPAWNED);
         return; /* whether it comes is told by its registering or its end */
     }
     if (err == PM_EADDR && spawn_flag(server, "restart-force"))

@@ -136,7 +136,6 @@ static void meter_tell(pmi_downlink *down, uint32_t id, pm_slice route,
 static bool meter_refuse(pmi_downlink *down, pm_slice body, pm_err why)
 {
     const pm_connector_opts *opts = pmi_app_connector_opts(down->app);
-    pmi_handlers *handlers = pmi_app_handlers(down->app);
     pm_body answer = pm_body_text(meter_answer);
     pmi_message msg;
     pm_slice route;
@@ -149,8 +148,8 @@ static bool meter_refuse(pmi_downlink *down, pm_slice body, pm_err why)
         return false;
     if (down->state == PMI_DOWNLINK_CLOSED)
         return true; /* by the hook, and even the app may be gone */
-    pmi_handlers_refuse(handlers,
-                        why == PM_EBUSY ? PMI_REFUSED_LAG : PMI_REFUSED_RATE);
+    pmi_count(down->app,
+              why == PM_EBUSY ? PMI_COUNT_REFUSED_LAG : PMI_COUNT_REFUSED_RATE);
     if (msg.type == PMI_MESSAGE_REQUEST && msg.id)
         meter_tell(down, msg.id, route, answer);
     return true;
@@ -173,7 +172,7 @@ static void meter_delay(pmi_meters *meters, pmi_downlink *down, uint64_t now,
     if (!wait)
         return;
     down->delayed = true;
-    meters->delayed++;
+    pmi_count(down->app, PMI_COUNT_PAUSED_RATE);
     pmi_conn_pause(down->conn);
     pmi_timer_set(pm_app_loop(down->app), &down->timer, wait, meters->late);
 }

@@ -19,7 +19,6 @@ typedef struct pmi_meters {
     /* Whose messages are being read in this round, and since when. */
     const pmi_downlink *speaker;
     uint64_t spoke_us;
-    uint64_t delayed; /* how often reading was put off */
 } pmi_meters;
 void pmi_meters_init(pmi_meters *meters, pm_app *app,
                      void (*late)(pmi_timer *timer));

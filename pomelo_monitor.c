@@ -10,6 +10,7 @@
  * means; one of an earlier process is late and ignored. Start at
  * monitor_opened and monitor_watcher. */
 #include "pomelo_monitor_internal.h"
+#include "pomelo_count_internal.h"
 
 #include "pomelo_connector_internal.h"
 #include "pomelo_cron_internal.h"
@@ -593,6 +594,7 @@ static pm_close_reason monitor_welcome(pmi_monitor *monitor,
     PMI_LOG(monitor->env, PM_LOG_INFO, "monitor", "registered%s",
             again ? " again" : "");
     monitor->up = monitor->registered_once = true;
+    pmi_count(monitor->app, PMI_COUNT_MONITOR_REGISTERED);
     monitor->tries = 0;
     monitor->last_why = PM_CLOSE_NONE;
     monitor->link->topic = "monitor";

@@ -163,7 +163,9 @@ static uint64_t peer_backoff_us(pmi_peer *peer)
 static void peer_lost(pmi_peer *peer, pm_close_reason why)
 {
     pmi_peers *peers = peer->owner;
-    if (peer->state != PMI_PEER_UP) {
+    if (peer->state == PMI_PEER_UP) {
+        peers->lost[why]++;
+    } else {
         peers->refused[why]++;
         why = PM_CLOSE_CONNECT;
     }
@@ -192,6 +194,7 @@ static void peer_gone(pmi_peer *peer, pm_close_reason why)
     pmi_peers *peers = peer->owner;
     pm_app *app = peers->app;
     if (peer->state == PMI_PEER_UP) {
+        peers->lost[why]++;
         peer_forget_back(peer);
         peers->ops->down(peer, why);
     } else {

@@ -69,6 +69,7 @@ typedef struct pmi_peers {
     uint32_t unproven; /* accepted ones */
     uint64_t incarnation;
     uint64_t refused[PM_CLOSE_COUNT]; /* links that ended unproven, by reason */
+    uint64_t lost[PM_CLOSE_COUNT];    /* proven ones */
     bool closed;
 } pmi_peers;
 

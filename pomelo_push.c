@@ -213,6 +213,7 @@ static pm_err push_hand_list(push_message *message, pm_slice list,
         pm_err err = push_hand_uid(message, uid, &taken);
         if (err)
             return err;
+        message->pushes->missed += !taken;
         if (!taken && missed) {
             pmi_buf_add_byte(missed, (uint8_t)uid.len);
             pmi_buf_add(missed, uid.data, uid.len);

@@ -44,6 +44,7 @@ typedef struct pmi_pushes {
     uint64_t calls_sent; /* to other frontends */
     uint64_t encoded;    /* messages made for clients of this frontend */
     uint64_t delivered;  /* ... and put into a session's queue */
+    uint64_t missed;     /* uids of a list without a session here */
 } pmi_pushes;
 
 void pmi_pushes_init(pmi_pushes *pushes, pm_app *app);

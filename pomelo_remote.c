@@ -10,10 +10,17 @@
 /* Calls kept for the next ones. */
 #define REMOTE_SPARE_MAX 2048
 
+/* What a program calls it names by texts that stay where they are: a few of
+ * them are known by their address. */
+#define REMOTE_SEEN 16
+
 typedef struct remote_entry {
     pm_remote_cb cb;
     void *ctx;
-    bool ours; /* of this server's type */
+    pmi_remote_times times; /* owned */
+    bool ours;              /* of this server's type */
+    uint8_t type_len, len;
+    char method[];
 } remote_entry;
 
 typedef struct remote_filter {
@@ -25,7 +32,11 @@ struct pmi_remotes {
     pm_app *app;
     const pmi_env *env;
     pmi_map by_method;
-    uint64_t unknown; /* asked for, and not here */
+    struct remote_seen {
+        const char *text; /* a caller's; never looked into without `method` */
+        remote_entry *entry;
+    } seen[REMOTE_SEEN];
+    pmi_remote_times stray; /* of methods that nobody has registered */
     remote_filter *filters;
     size_t filters_count;
     pmi_link telling; /* remote_call whose result is with the filters */
@@ -43,6 +54,8 @@ typedef struct remote_call {
     void *ctx;
     pmi_link telling;
     const pm_rpc_result *result; /* borrowed while it is told */
+    uint64_t began_us;
+    pmi_histogram **times;
     char method[256];
 } remote_call;
 
@@ -63,15 +76,25 @@ pm_err pmi_remotes_new(pm_app *app, pmi_remotes **out)
     return PM_OK;
 }
 
+static void remote_times_fini(pmi_remotes *remotes, pmi_remote_times *times)
+{
+    pmi_free(remotes->env, times->asked);
+    pmi_free(remotes->env, times->served);
+}
+
 void pmi_remotes_free(pmi_remotes *remotes)
 {
     pmi_map_walk walk;
     if (!remotes)
         return;
     walk = pmi_map_begin(&remotes->by_method);
-    while (pmi_map_next(&walk))
-        pmi_free(remotes->env, walk.value);
+    while (pmi_map_next(&walk)) {
+        remote_entry *entry = walk.value;
+        remote_times_fini(remotes, &entry->times);
+        pmi_free(remotes->env, entry);
+    }
     pmi_map_fini(&remotes->by_method);
+    remote_times_fini(remotes, &remotes->stray);
     while (remotes->spare) {
         remote_call *call = remotes->spare;
         remotes->spare = call->next_spare;
@@ -105,9 +128,12 @@ pm_err pm_app_remote(pm_app *app, const char *method, pm_remote_cb cb,
         return PM_ESTATE;
     if (pmi_map_get(&remotes->by_method, pm_text(method)))
         return PM_EEXIST;
-    entry = pmi_zalloc(remotes->env, sizeof *entry);
+    entry = pmi_zalloc(remotes->env, sizeof *entry + strlen(method) + 1);
     if (!entry)
         return PM_ENOMEM;
+    entry->type_len = (uint8_t)type.len;
+    entry->len = (uint8_t)strlen(method);
+    memcpy(entry->method, method, entry->len + 1u);
     entry->cb = cb;
     entry->ctx = ctx;
     entry->ours = pmi_slice_eq(type, pm_text(pm_app_server(app)->type));
@@ -121,20 +147,45 @@ pm_err pm_app_remote(pm_app *app, const char *method, pm_remote_cb cb,
 static void remote_serve(pm_app *app, pm_call *call)
 {
     pmi_remotes *remotes = pmi_app_remotes(app);
-    const remote_entry *entry =
+    remote_entry *entry =
         pmi_map_get(&remotes->by_method, pm_text(pm_call_method(call)));
     if (entry && entry->ours) {
+        pmi_call_measure(call, &entry->times.served);
         entry->cb(call, entry->ctx);
         return;
     }
-    remotes->unknown++;
+    pmi_count(app, PMI_COUNT_UNSERVED_METHOD);
     pmi_call_answer(call, PM_ENOMETHOD, 0, NULL, pm_body_none(),
                     pm_bytes(NULL, 0));
 }
 
-uint64_t pmi_remotes_unknown(const pmi_remotes *remotes)
+/* The entry of a method that the application calls; NULL: nobody's. */
+static remote_entry *remote_find(pmi_remotes *remotes, const char *method)
 {
-    return remotes->unknown;
+    struct remote_seen *seen =
+        &remotes->seen[((uintptr_t)method >> 3) % REMOTE_SEEN];
+    if (seen->text == method && !strcmp(seen->entry->method, method))
+        return seen->entry;
+    seen->entry = pmi_map_get(&remotes->by_method, pm_text(method));
+    seen->text = seen->entry ? method : NULL;
+    return seen->entry;
+}
+
+void pmi_remotes_each(pmi_remotes *remotes,
+                      bool (*each)(const char *method,
+                                   const pmi_remote_times *times, void *ctx),
+                      void *ctx)
+{
+    pmi_map_walk walk = pmi_map_begin(&remotes->by_method);
+    bool more = true;
+    while (more && pmi_map_next(&walk)) {
+        const remote_entry *entry = walk.value;
+        more = each(entry->method, &entry->times, ctx);
+    }
+    if (!more)
+        pmi_map_end(&walk);
+    else
+        each(NULL, &remotes->stray, ctx);
 }
 
 /* ---- Filters ----------------------------------------------------------- */
@@ -214,6 +265,7 @@ static void remote_answer(const pmi_rpc_answer *answer, void *ctx)
     remote_call *call = ctx;
     pm_rpc_cb cb;
     void *cb_ctx;
+    pmi_count_time(pmi_app_counts(call->app), call->times, call->began_us);
     call->result = &answer->result;
     pmi_list_add(&pmi_app_remotes(call->app)->telling, &call->telling);
     remote_after(call, &answer->result);
@@ -237,8 +289,10 @@ void pmi_remotes_close(pmi_remotes *remotes)
 }
 
 static remote_call *remote_call_new(pm_app *app, const pm_rpc_opts *opts,
-                                    pm_rpc_cb cb, void *ctx)
+                                    remote_entry *entry, pm_rpc_cb cb,
+                                    void *ctx)
 {
+    size_t len = entry ? entry->len : strlen(opts->method);
     pmi_remotes *remotes = pmi_app_remotes(app);
     remote_call *call = remotes->spare;
     if (call) {
@@ -251,16 +305,21 @@ static remote_call *remote_call_new(pm_app *app, const pm_rpc_opts *opts,
     call->app = app;
     call->cb = cb;
     call->ctx = ctx;
-    memcpy(call->method, opts->method, strlen(opts->method) + 1);
+    call->times = entry ? &entry->times.asked : &remotes->stray.asked;
+    call->began_us = pmi_loop_now_us(pm_app_loop(app));
+    memcpy(call->method, opts->method, len + 1);
     return call;
 }
 
-/* *type: the first part of the method. */
-static pm_err remote_check(pm_app *app, const pm_rpc_opts *opts, pm_slice *type)
+/* *type: the first part of the method; *entry: NULL when nobody knows it. */
+static pm_err remote_check(pm_app *app, const pm_rpc_opts *opts, pm_slice *type,
+                           remote_entry **entry)
 {
-    if (!opts || opts->size != sizeof *opts)
+    if (!opts || opts->size != sizeof *opts || !opts->method)
         return PM_EINVAL;
-    *type = pm_bytes(opts->method, pmi_remotes_type_len(opts->method));
+    *entry = remote_find(pmi_app_remotes(app), opts->method);
+    *type = pm_bytes(opts->method, *entry ? (*entry)->type_len
+                                          : pmi_remotes_type_len(opts->method));
     if (!type->len)
         return PM_EINVAL;
     if (pmi_app_state_of(app) == PMI_APP_NEW)
@@ -276,12 +335,14 @@ static pm_err remote_send(pm_app *app, const pm_rpc_opts *opts, pm_rpc_cb cb,
     pmi_rpc *rpc = pmi_app_rpc(app);
     pmi_rpc_send_opts send = {.op = PMI_OP_CALL};
     remote_call *call = NULL;
-    pm_err err = remote_check(app, opts, &send.type), refused;
+    remote_entry *entry;
+    pm_err err = remote_check(app, opts, &send.type, &entry), refused;
     if (err)
         return err;
-    if (cb && !(call = remote_call_new(app, opts, cb, ctx)))
+    if (cb && !(call = remote_call_new(app, opts, entry, cb, ctx)))
         return PM_ENOMEM;
-    send.method = pm_text(opts->method);
+    send.method =
+        entry ? pm_bytes(opts->method, entry->len) : pm_text(opts->method);
     send.server_id = opts->server_id;
     send.param = opts->route;
     send.body = opts->args;
@@ -464,11 +525,12 @@ pm_err pm_rpc_all(pm_app *app, const char *method, pm_body args,
 {
     pm_loop *loop = pm_app_loop(app);
     pm_rpc_opts opts = pm_rpc_opts_default();
+    remote_entry *entry;
     pm_slice type;
     pm_err err;
     opts.method = method;
     opts.args = args;
-    err = cb ? remote_check(app, &opts, &type) : PM_EINVAL;
+    err = cb ? remote_check(app, &opts, &type, &entry) : PM_EINVAL;
     if (err)
         return err;
     pmi_loop_enter(loop); /* a filter may free the app */

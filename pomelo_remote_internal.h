@@ -13,10 +13,20 @@ pm_err pmi_remotes_new(pm_app *app, pmi_remotes **out);
  * caller hears it now. */
 void pmi_remotes_close(pmi_remotes *remotes);
 void pmi_remotes_free(pmi_remotes *remotes);
-/* Calls of other servers for a remote that is not here, so far. */
-uint64_t pmi_remotes_unknown(const pmi_remotes *remotes);
 /* Of "type.service.method", three non-empty parts and 255 bytes at most, the
  * length of the first; else 0. NULL is fine. */
 size_t pmi_remotes_type_len(const char *method);
+
+/* How long calls take: on the caller's side until they have completed, where
+ * they are served until they are answered. NULL: none has. */
+typedef struct pmi_remote_times {
+    pmi_histogram *asked, *served;
+} pmi_remote_times;
+/* Every method that was registered, in that order; at the end, with method
+ * NULL, all others together. each returns false to stop. */
+void pmi_remotes_each(pmi_remotes *remotes,
+                      bool (*each)(const char *method,
+                                   const pmi_remote_times *times, void *ctx),
+                      void *ctx);
 
 #endif

@@ -16,6 +16,7 @@
 struct pmi_requests {
     pm_app *app;
     const pmi_env *env;
+    pmi_counts *counts; /* borrowed: the app's */
     void (*run)(pm_request *req);
     pm_request *spare; /* freed ones, linked by origin */
     uint32_t spares;
@@ -24,7 +25,8 @@ struct pmi_requests {
     pmi_link all;  /* every request the app knows, by in_app */
     pmi_map by_id; /* those whose number somebody knows */
     uint64_t last_id;
-    pmi_buf scratch; /* a printed answer */
+    pmi_buf scratch;            /* a printed answer */
+    pmi_histogram *stray_times; /* owned; NULL: none yet */
 };
 
 static const char request_500[] = "{\"code\":500}";
@@ -42,6 +44,7 @@ pm_err pmi_requests_new(pm_app *app, pmi_requests **out)
         return PM_ENOMEM;
     requests->app = app;
     requests->env = env;
+    requests->counts = pmi_app_counts(app);
     pmi_list_init(&requests->all);
     pmi_loop_map_init(pm_app_loop(app), &requests->by_id);
     pmi_buf_init(&requests->scratch, env, SIZE_MAX);
@@ -62,6 +65,11 @@ void pmi_requests_watch(pmi_requests *requests)
 size_t pmi_requests_busy(const pmi_requests *requests)
 {
     return requests->busy;
+}
+
+const pmi_histogram *pmi_requests_stray_times(const pmi_requests *requests)
+{
+    return requests->stray_times;
 }
 
 /* ---- Life -------------------------------------------------------------- */
@@ -91,7 +99,7 @@ pm_request *pmi_request_new(pmi_requests *requests, pm_session *session)
     return req;
 }
 
-pm_err pmi_request_set_route(pm_request *req, const pmi_route_entry *entry,
+pm_err pmi_request_set_route(pm_request *req, pmi_route_entry *entry,
                              pm_slice route)
 {
     const char *dot;
@@ -146,18 +154,35 @@ void pmi_request_release(pm_request *req)
     }
 }
 
+static pmi_count_what request_result(const pm_request *req,
+                                     const pm_response *response)
+{
+    if (req->cancelled)
+        return req->cancelled == PM_ETIMEOUT ? PMI_COUNT_REQUEST_TIMEOUT
+                                             : PMI_COUNT_REQUEST_CLOSED;
+    if (!response)
+        return PMI_COUNT_REQUEST_DROPPED;
+    return response->err ? PMI_COUNT_REQUEST_FAILED
+                         : PMI_COUNT_REQUEST_ANSWERED;
+}
+
 /* The wire side ends, once: it hears `response` (NULL: nothing), and nobody
  * waits any more. The answer comes first: a draining app closes its connections
  * when the last request has ended. */
 static pm_err request_wire_end(pm_request *req, const pm_response *response)
 {
     pm_session *session = req->session;
+    pmi_requests *requests = pmi_app_requests(req->app);
     pm_err err;
     req->answered = true;
+    requests->counts->n[request_result(req, response)]++;
+    pmi_count_time(requests->counts,
+                   req->entry ? &req->entry->times : &requests->stray_times,
+                   req->started_us);
     pmi_timer_clear(&req->deadline);
     pmi_list_remove(&req->in_session);
     err = req->answer(req, response);
-    pmi_app_requests(req->app)->busy--;
+    requests->busy--;
     session->in_flight--;
     if (session->ops && session->conn)
         session->ops->relaxed(session);
@@ -227,6 +252,7 @@ void pmi_requests_free(pmi_requests *requests)
     }
     pmi_map_fini(&requests->by_id);
     pmi_buf_fini(&requests->scratch);
+    pmi_free(requests->env, requests->stray_times);
     pmi_free(requests->env, requests);
 }
 

@@ -14,6 +14,7 @@
 #ifndef PMI_REQUEST_INTERNAL_H
 #define PMI_REQUEST_INTERNAL_H
 
+#include "pomelo_count_internal.h"
 #include "pomelo_dialect_internal.h"
 #include "pomelo_session_internal.h"
 
@@ -48,13 +49,14 @@ typedef struct pmi_route_entry {
     char *route;                        /* owned */
     const pmi_dialect *client, *server; /* schemas in use; NULL: none */
     const pmi_dialect_message *client_message, *server_message; /* or NULL */
+    pmi_histogram *times; /* owned; NULL: never asked for yet */
 } pmi_route_entry;
 
 struct pm_request {
     pm_app *app; /* NULL once the app is freed */
     pm_loop *loop;
-    pm_session *session;          /* a reference */
-    const pmi_route_entry *entry; /* NULL: no such route here */
+    pm_session *session;    /* a reference */
+    pmi_route_entry *entry; /* NULL: no such route here */
     pmi_link in_session, in_app;
     pmi_timer deadline;
     pmi_answer_cb answer;
@@ -95,7 +97,7 @@ size_t pmi_requests_busy(const pmi_requests *requests);
 /* A request that holds a reference on the session. NULL: no memory. */
 pm_request *pmi_request_new(pmi_requests *requests, pm_session *session);
 /* Sets route: entry's text, or a copy. PM_ENOMEM */
-pm_err pmi_request_set_route(pm_request *req, const pmi_route_entry *entry,
+pm_err pmi_request_set_route(pm_request *req, pmi_route_entry *entry,
                              pm_slice route);
 /* The wire side ends: on_cancel runs, the deadline is cleared, the session
  * forgets it. With PM_ETIMEOUT the client still gets {"code":500}. */
@@ -123,5 +125,7 @@ void pmi_request_go_on(pm_request *req);
 /* A filter or an error handler looks at answers: from now on they are copied.
  */
 void pmi_requests_watch(pmi_requests *requests);
+/* Those whose route nobody has registered. NULL: none yet. Borrowed. */
+const pmi_histogram *pmi_requests_stray_times(const pmi_requests *requests);
 
 #endif

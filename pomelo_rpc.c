@@ -161,6 +161,7 @@ static void rpc_complete(rpc_call *call, const pmi_rpc_answer *answer)
         told.result.server_id = id;
     }
     rpc_call_end(call);
+    pmi_count_call(app, told.result.err);
     if (cb)
         cb(&told, ctx);
     if (!rpc->busy)
@@ -434,8 +435,10 @@ static pm_err rpc_send(pmi_rpc *rpc, const pmi_rpc_send_opts *opts,
         send.deadline_ms = pmi_app_rpc_opts(rpc->app)->deadline_ms;
     if (!send.trace_id)
         send.trace_id = ++rpc->last_trace;
-    if (!cb)
+    if (!cb) {
+        pmi_count(rpc->app, PMI_COUNT_NOTIFY);
         return rpc_send_any(rpc, &send, NULL);
+    }
     call = rpc_call_new(rpc);
     if (!call)
         return PM_ENOMEM;

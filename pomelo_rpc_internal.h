@@ -9,6 +9,7 @@
 #ifndef PMI_RPC_INTERNAL_H
 #define PMI_RPC_INTERNAL_H
 
+#include "pomelo_count_internal.h"
 #include "pomelo_router_internal.h"
 
 typedef struct pmi_rpc pmi_rpc;
@@ -22,7 +23,7 @@ typedef enum pmi_op {
     PMI_OP_BROADCAST = 4, /* method = route, extra = which sessions */
     PMI_OP_PRESENCE = 5,  /* is a uid still there? extra says what */
     PMI_OP_COUNT = 6
-} pmi_op;
+} pmi_op; /* PMI_COUNT_SERVED_* stand in this order */
 
 typedef struct pmi_rpc_send_opts {
     pmi_op op;
@@ -62,6 +63,9 @@ pm_slice pmi_call_extra(const pm_call *call); /* borrowed until serve returns,
 /* Ends the call with a result of any kind. detail may be NULL. */
 pm_err pmi_call_answer(pm_call *call, pm_err err, int code, const char *detail,
                        pm_body body, pm_slice extra);
+/* How long it takes until its end goes in there; it lasts as long as the app.
+ */
+void pmi_call_measure(pm_call *call, pmi_histogram **times);
 /* A pointer of the server side's on the call, and word that the caller will not
  * hear the answer any more (link down, caller's deadline). At most once; the
  * call must still be ended. */

@@ -80,6 +80,7 @@ static void serial_late(pmi_timer *timer)
     if (pmi_app_state_of(lane->owner->app) == PMI_APP_FREED)
         return;
     late->lane = NULL;
+    pmi_count(lane->owner->app, PMI_COUNT_FILTER_SERIAL);
     serial_next(lane);
     pmi_request_cancel(late->req, PM_ETIMEOUT);
 }

@@ -88,6 +88,35 @@ static void loop_round_end(pm_loop *loop)
     loop->round_us = 0;
 }
 
+static void loop_times_add(pmi_loop_times *times, uint64_t us)
+{
+    times->counts[pmi_log2(us | 1)]++;
+    times->sum_us += us;
+    if (us > times->max_us)
+        times->max_us = us;
+}
+
+static void loop_times_tell(const pmi_loop_times *times, pmi_histogram *out)
+{
+    memset(out, 0, sizeof *out);
+    for (unsigned bits = 0; bits < 64; bits++)
+        for (uint64_t n = times->counts[bits]; n; n -= pmi_min(n, UINT32_MAX))
+            pmi_histogram_add(out, UINT64_C(2) << bits,
+                              (uint32_t)pmi_min(n, UINT32_MAX));
+    out->sum_us = times->sum_us;
+    out->max_us = times->max_us;
+}
+
+void pmi_loop_turns(const pm_loop *loop, pmi_histogram *out)
+{
+    loop_times_tell(&loop->turns, out);
+}
+
+void pmi_loop_lags(const pm_loop *loop, pmi_histogram *out)
+{
+    loop_times_tell(&loop->lags, out);
+}
+
 bool pmi_loop_over_budget(pm_loop *loop)
 {
     return loop->budget_us != UINT64_MAX && loop_clock(loop) >= loop->budget_us;
@@ -193,8 +222,11 @@ void pmi_loop_on_time(evutil_socket_t fd, short what, void *arg)
 /* ---- Being inside ------------------------------------------------------ */
 void pmi_loop_enter(pm_loop *loop)
 {
-    if (loop->depth++ == 0)
-        pmi_loop_refresh(loop);
+    if (loop->depth++ != 0)
+        return;
+    pmi_loop_refresh(loop);
+    if (!loop->woken_us)
+        loop->woken_us = loop->now_us;
 }
 
 void pmi_loop_leave(pm_loop *loop)
@@ -211,6 +243,8 @@ void pmi_loop_leave(pm_loop *loop)
     }
     loop->depth = 0;
     loop->in_turn = false;
+    if (!loop->turn_active) /* no turn follows this callback */
+        loop->woken_us = 0;
     /* pm_loop_poll's time is over: what libevent still has active comes first
      * next time. On a borrowed base this ends the dispatch that pm_loop_poll
      * itself has begun, never one of the host's. */
@@ -242,6 +276,12 @@ void pmi_loop_flush_later(pm_loop *loop, pmi_task *task,
                           void (*run)(pmi_task *task))
 {
     loop_add_task(&loop->flushes, task, run);
+    pmi_loop_want_turn(loop);
+}
+
+void pmi_loop_at_end(pm_loop *loop, pmi_task *task, void (*run)(pmi_task *task))
+{
+    loop_add_task(&loop->ends, task, run);
     pmi_loop_want_turn(loop);
 }
 
@@ -304,6 +344,7 @@ static void loop_collect_timers(pm_loop *loop)
         const pmi_timer *first =
             PMI_OUTER(loop->due.next, pmi_timer, node.link);
         loop->late_us = loop->now_us - first->node.due_tick * 1000;
+        loop_times_add(&loop->lags, loop->late_us);
     }
 }
 
@@ -365,9 +406,26 @@ static bool loop_run_stage(pm_loop *loop)
     return true;
 }
 
+/* What the turn was like. */
+static void loop_measure(pm_loop *loop, uint64_t begun)
+{
+    uint64_t took;
+    pmi_loop_refresh(loop);
+    took = loop->now_us - begun;
+    loop->lag_us = took > loop->late_us ? took : loop->late_us;
+    loop_times_add(&loop->turns, loop->now_us - loop->woken_us);
+    if (loop->stage == PMI_STAGE_POSTS && !loop->cut) { /* it is through */
+        pmi_link *link;
+        while ((link = pmi_list_take(&loop->ends)) != NULL) {
+            pmi_task *task = PMI_OUTER(link, pmi_task, link);
+            task->run(task);
+        }
+    }
+}
+
 void pmi_loop_turn(pm_loop *loop)
 {
-    uint64_t begun, took;
+    uint64_t begun;
     pmi_loop_enter(loop);
     begun = loop->now_us;
     loop->in_turn = true;
@@ -378,8 +436,7 @@ void pmi_loop_turn(pm_loop *loop)
         if (loop->stage == PMI_STAGE_POSTS || pmi_loop_over_budget(loop))
             break;
     }
-    took = loop_clock(loop) - begun;
-    loop->lag_us = took > loop->late_us ? took : loop->late_us;
+    loop_measure(loop, begun);
     loop_round_end(loop);
     if (loop->running && atomic_load(&loop->broken))
         event_base_loopbreak(loop->base);

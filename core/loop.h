@@ -17,6 +17,7 @@
 #include "buf.h"
 #include "map.h"
 #include "sock.h"
+#include "stats.h"
 #include "wheel.h"
 
 const pmi_env *pmi_loop_env(const pm_loop *loop);
@@ -52,6 +53,14 @@ bool pmi_loop_is_overloaded(pm_loop *loop, uint64_t max_us);
 /* The round's beginning; the time now outside of one. */
 uint64_t pmi_loop_round_us(const pm_loop *loop);
 
+/* How long turns take (with the callbacks that they follow), and how late their
+ * first timer is, where there is one. Powers of two: each value counts as the
+ * next one above it, but the sum is exact. */
+void pmi_loop_turns(const pm_loop *loop, pmi_histogram *out);
+void pmi_loop_lags(const pm_loop *loop, pmi_histogram *out);
+/* Of the pool of chunks, in use and kept. */
+size_t pmi_loop_chunk_bytes(const pm_loop *loop);
+
 /* Shared storage. The read buffer is for one callback's time. */
 #define PMI_READ_BUFFER_BYTES (128 * 1024)
 uint8_t *pmi_loop_read_buffer(pm_loop *loop);
@@ -81,6 +90,12 @@ void pmi_loop_defer(pm_loop *loop, pmi_task *task, void (*run)(pmi_task *task));
  * Outside of a turn: in the next. */
 void pmi_loop_flush_later(pm_loop *loop, pmi_task *task,
                           void (*run)(pmi_task *task));
+/* Runs once when this turn is through: all has left, pmi_loop_now_us is the
+ * time of its end. For measuring: nothing may be sent or deferred in there, and
+ * a loop without sockets makes no turn for its sake. Outside of a turn: in the
+ * next. */
+void pmi_loop_at_end(pm_loop *loop, pmi_task *task,
+                     void (*run)(pmi_task *task));
 /* Runs as soon as none of our callbacks is on the stack: now when none is, else
  * at the outermost leave. For freeing what a callback may still stand on. */
 void pmi_loop_bury(pm_loop *loop, pmi_task *task, void (*run)(pmi_task *task));

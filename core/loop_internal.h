@@ -30,6 +30,12 @@ typedef struct pmi_loop_post {
 
 enum { PMI_LOOP_RANDOM_BYTES = 256 }; /* what getentropy gives at once */
 
+/* There is a value each turn, so that adding one must cost next to nothing. */
+typedef struct pmi_loop_times {
+    uint64_t counts[64]; /* by bits of the microseconds */
+    uint64_t sum_us, max_us;
+} pmi_loop_times;
+
 struct pm_loop {
     pmi_env env;
     uint64_t (*clock_us)(void *ctx);                   /* NULL: the system's */
@@ -61,9 +67,12 @@ struct pm_loop {
      * the budget ends meanwhile, the next turn goes on at that very place. */
     pmi_loop_stage stage;
     bool cut; /* `due` is what is left of the stage */
-    pmi_link due, tasks, flushes, graves;
+    pmi_link due, tasks, flushes, ends, graves;
     pmi_wheel wheel;
-    uint64_t late_us; /* of this turn's first timer */
+    uint64_t late_us;  /* of this turn's first timer */
+    uint64_t woken_us; /* when the callbacks began that the next turn follows;
+                          0: none has */
+    pmi_loop_times turns, lags;
 
     /* Of a gauged loop: this round's beginning (0: none), since when what it
      * finds may have waited; the last round's beginning and end. */

@@ -119,6 +119,13 @@ uint8_t *pmi_loop_read_buffer(pm_loop *loop)
     return loop->read_buffer;
 }
 
+size_t pmi_loop_chunk_bytes(const pm_loop *loop)
+{
+    const pmi_chunk_pool *pool = &loop->chunks;
+    return ((size_t)pool->kept + pool->out) *
+           (sizeof(pmi_chunk) + pool->chunk_cap);
+}
+
 pmi_chunk *pmi_loop_chunk(pm_loop *loop, size_t bytes)
 {
     if (bytes <= PMI_CHUNK_SMALL)

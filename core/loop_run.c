@@ -94,6 +94,7 @@ static void loop_init(pm_loop *loop, const pmi_env *env,
     pmi_list_init(&loop->due);
     pmi_list_init(&loop->tasks);
     pmi_list_init(&loop->flushes);
+    pmi_list_init(&loop->ends);
     pmi_list_init(&loop->graves);
     pmi_list_init(&loop->posts);
     atomic_init(&loop->posted, false);
@@ -161,7 +162,7 @@ static void loop_drop_posts(pm_loop *loop, pmi_link *list)
 /* Tasks and timers lie in others' storage: none may point here afterwards. */
 static void loop_unlink_all(pm_loop *loop)
 {
-    pmi_link *lists[] = {&loop->due, &loop->tasks, &loop->flushes};
+    pmi_link *lists[] = {&loop->due, &loop->tasks, &loop->flushes, &loop->ends};
     if (loop->stage == PMI_STAGE_POSTS)
         loop_drop_posts(loop, &loop->due);
     loop_drop_posts(loop, &loop->posts);
@@ -281,6 +282,7 @@ pm_err pm_loop_poll(pm_loop *loop, uint64_t budget_us)
     if (!loop || loop->depth || loop->dispatching)
         return PM_EINVAL;
     pmi_loop_refresh(loop);
+    loop->woken_us = 0; /* the host's own time is not ours */
     if (budget_us && budget_us < UINT64_MAX - loop->now_us)
         loop->budget_us = loop->now_us + budget_us;
     err = loop->base ? loop_poll_base(loop) : loop_poll_memory(loop);

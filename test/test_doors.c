@@ -77,9 +77,9 @@ static uint64_t doors_refused(pm_app *app, pm_close_reason why)
     return pmi_rpc_peers(pmi_app_rpc(app))->refused[why];
 }
 
-static uint64_t doors_handlers_refused(pm_app *app, pmi_refused why)
+static uint64_t doors_counted(pm_app *app, pmi_count_what what)
 {
-    return pmi_handlers_refused(pmi_app_handlers(app))[why];
+    return pmi_app_counts(app)->n[what];
 }
 
 static void test_client_reaches_no_remote(void **state)
@@ -92,14 +92,14 @@ static void test_client_reaches_no_remote(void **state)
     doors_ask(&d, "sys.sessionRemote.kickBySid", "{\"code\":500}");
     assert_int_equal(d.served, 0);
     /* The backend has no such handler; nobody is of type sys. */
-    assert_int_equal(doors_handlers_refused(d.f.back, PMI_REFUSED_METHOD), 1);
+    assert_int_equal(doors_counted(d.f.back, PMI_COUNT_REFUSED_METHOD), 1);
     doors_ask(&d, "connector.entryHandler.none", "{\"code\":500}");
-    assert_int_equal(doors_handlers_refused(d.f.front, PMI_REFUSED_METHOD), 1);
+    assert_int_equal(doors_counted(d.f.front, PMI_COUNT_REFUSED_METHOD), 1);
     doors_ask(&d, "a.b", "{\"code\":500}");
-    assert_int_equal(doors_handlers_refused(d.f.front, PMI_REFUSED_SHAPE), 1);
+    assert_int_equal(doors_counted(d.f.front, PMI_COUNT_REFUSED_SHAPE), 1);
     assert_ok(pm_client_notify(d.f.client, "nodot", pm_body_text("{}")));
     flow_run(&d.f, 50);
-    assert_int_equal(doors_handlers_refused(d.f.front, PMI_REFUSED_ROUTE), 1);
+    assert_int_equal(doors_counted(d.f.front, PMI_COUNT_REFUSED_ROUTE), 1);
     doors_ask(&d, "chat.chatHandler.open", "{}");
     assert_int_equal(d.served, 1);
     flow_end(&d.f);
@@ -115,7 +115,7 @@ static void test_peer_reaches_no_handler(void **state)
     assert_int_equal(d.results, 1);
     assert_err(d.err, PM_ENOMETHOD);
     assert_int_equal(d.served, 0);
-    assert_int_equal(pmi_remotes_unknown(pmi_app_remotes(d.f.back)), 1);
+    assert_int_equal(doors_counted(d.f.back, PMI_COUNT_UNSERVED_METHOD), 1);
     assert_ok(doors_call(&d, d.f.front, "chat.chatRemote.secret", NULL));
     flow_run(&d.f, 50);
     assert_ok(d.err);

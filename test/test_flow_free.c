@@ -59,6 +59,7 @@
     X(EACH_SESSION)                                                            \
     X(EACH_OF_UID)                                                             \
     X(EACH_MEMBER)                                                             \
+    X(EACH_STAT)                                                               \
     X(PUSH)                                                                    \
     X(FOUND)                                                                   \
     X(CONNECTED)                                                               \
@@ -236,6 +237,13 @@ static bool on_member(const pm_receiver *member, void *ctx)
 {
     (void)member;
     story_at(ctx, AT_EACH_MEMBER);
+    return true;
+}
+
+static bool on_stat(const pm_stat *stat, void *ctx)
+{
+    story_at(ctx, AT_EACH_STAT);
+    assert_non_null(stat->labels); /* ours until we return */
     return true;
 }
 
@@ -846,6 +854,8 @@ static void story_act(story *s, side *here)
         pm_session_each(*here->app, NULL, on_each_session, here);
     if (story_is_alive(here))
         pm_session_each(*here->app, "u", on_each_of_uid, here);
+    if (story_is_alive(here))
+        pm_stats_each(*here->app, on_stat, here);
     if (story_is_alive(here))
         pm_server_add(*here->app, &more);
     if (story_is_alive(here))

@@ -614,9 +614,8 @@ static void test_signature_flood(void **state)
         g->b.conn = NULL;
         flow_run(&g->f, 10);
     }
-    assert_int_equal(
-        pmi_handlers_refused(pmi_app_handlers(g->f.front))[PMI_REFUSED_BODY],
-        100);
+    assert_int_equal(pmi_app_counts(g->f.front)->n[PMI_COUNT_REFUSED_BODY],
+                     100);
     guard_end(g);
     free(g);
 }
