@@ -5,7 +5,8 @@
  * delay from a seed; twenty people who ask without a pause. One chat server
  * after the other stops and comes back, by each way of routing, and nobody may
  * notice: no request fails. Then the connector stops: what it had taken is
- * answered. And what the application can hold up. Start at town_tell. */
+ * answered. Nor does anybody notice that the master is away for an hour. And
+ * what the application can hold up. Start at town_tell. */
 #include "test.h"
 
 #include "core/loop.h"
@@ -23,6 +24,8 @@ static const pm_server stop_servers[SERVERS] = {
     {.id = "chat-1", .type = "chat", .port = 4061},
     {.id = "chat-2", .type = "chat", .port = 4062},
     {.id = "chat-3", .type = "chat", .port = 4063}};
+
+static const pm_admin_user stop_users[] = {{"admin", "admin", 1}};
 
 typedef struct town town;
 
@@ -110,6 +113,8 @@ static void town_start(town *t, int i)
     opts.servers_count = i == MASTER ? SERVERS : 1;
     opts.server_id = stop_servers[i].id;
     opts.master.port = 3005;
+    opts.master.users = stop_users;
+    opts.master.users_count = 1;
     assert_ok(pm_app_new(&t->apps[i], &opts));
     assert_ok(pm_app_handler(t->apps[i], "chat.h.work", on_work, t));
     assert_ok(pm_app_handler(t->apps[i], "connector.h.enter", on_enter, t));
@@ -469,7 +474,75 @@ static void test_hold(void **state)
     }
 }
 
+/* ---- The master is away ------------------------------------------------ */
+
+static void listed(const pm_admin_result *result, void *ctx)
+{
+    char **text = ctx;
+    assert_ok(result->err);
+    assert_ok(pm_json_text(result->body, text));
+}
+
+/* Is everybody in the master's list? */
+static bool town_is_listed(town *t)
+{
+    pm_console_opts opts = pm_console_opts_default();
+    pm_console *console;
+    char *text = NULL;
+    bool all = true;
+    opts.loop = t->loop;
+    assert_ok(pm_console_new(&console, &opts));
+    assert_ok(pm_console_request(console, "__console__",
+                                 "{\"signal\":\"list\"}", listed, &text));
+    for (int i = 0; i < 200 && !text; i++)
+        town_run(t, 10);
+    assert_non_null(text);
+    for (int i = 0; i < SERVERS; i++)
+        all &= strstr(text, stop_servers[i].id) != NULL;
+    pm_text_free(text);
+    pm_console_free(console);
+    return all;
+}
+
+/* Each of the people asks twice a second, for an hour. */
+static void test_no_master_for_an_hour(void **state)
+{
+    town *t = malloc(sizeof *t);
+    uint64_t back;
+    (void)state;
+    assert_non_null(t);
+    town_begin(t, "def", 200);
+    t->asking = false; /* each answer brought the next question so far */
+    town_run(t, 200);
+    assert_int_equal(t->answered, t->asked);
+    assert_true(town_is_listed(t));
+    pm_app_free(t->apps[MASTER]);
+    t->apps[MASTER] = NULL;
+    t->asked = t->answered = 0;
+    for (int half = 0; half < 7200; half++) {
+        t->asking = true;
+        for (int i = 0; i < PEOPLE; i++)
+            person_ask(&t->people[i]);
+        t->asking = false;
+        town_run(t, 500);
+    }
+    assert_int_equal(t->asked, 7200 * PEOPLE);
+    assert_int_equal(t->answered, t->asked);
+    assert_int_equal(t->failed + t->closed, 0);
+    town_start(t, MASTER);
+    back = t->world.now_us;
+    while (!town_is_listed(t))
+        assert_true(t->world.now_us - back < 5 * 1000000);
+    printf("an hour without a master: %u requests, 0 failed; its list is whole "
+           "%llu ms after it is back\n",
+           t->answered, (unsigned long long)(t->world.now_us - back) / 1000);
+    assert_true(t->world.now_us - back < 5 * 1000000);
+    town_end(t);
+    free(t);
+}
+
 static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(test_no_master_for_an_hour),
     cmocka_unit_test(test_nobody_notices), cmocka_unit_test(test_slow_links),
     cmocka_unit_test(test_frozen_peer), cmocka_unit_test(test_hold)};
 TEST_MAIN(tests)

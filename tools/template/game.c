@@ -159,7 +159,8 @@ static void connector_closed(pm_app *app, pm_session *session,
         call_chat(app, session, "chat.chatRemote.leave", NULL, NULL);
 }
 
-/* A chat server that comes back has empty rooms: our users enter again. */
+/* Rooms move when chat servers come and go, and one that comes back has empty
+ * ones: our users enter again, before anything else is sent there. */
 static bool connector_add_again(pm_session *session, void *ctx)
 {
     if (pm_session_uid(session))
@@ -171,6 +172,14 @@ static void connector_server_up(pm_app *app, const pm_server *server, void *ctx)
 {
     (void)ctx;
     if (pm_app_server(app)->frontend && !strcmp(server->type, "chat"))
+        pm_session_each(app, NULL, connector_add_again, app);
+}
+
+static void connector_server_removed(pm_app *app, const char *id, void *ctx)
+{
+    (void)id;
+    (void)ctx;
+    if (pm_app_server(app)->frontend && pm_server_count(app, "chat"))
         pm_session_each(app, NULL, connector_add_again, app);
 }
 
@@ -307,6 +316,7 @@ pm_err game_configure(pm_app *app, void *ctx)
     if (err == PM_OK)
         err = pm_app_route(app, "chat", route_chat, NULL);
     events.session_closed = connector_closed;
-    events.server_up = connector_server_up;
+    events.server_added = events.server_up = connector_server_up;
+    events.server_removed = connector_server_removed;
     return err ? err : pm_app_listen(app, &events, NULL);
 }
