@@ -15,6 +15,7 @@
 #define MASTER_SILENT_MS 150000 /* Node's monitors ping every minute */
 #define MASTER_STRANGERS_MAX 64
 #define MASTER_LINKS_MAX 8192
+#define MASTER_ORDER_MAX 1000000
 #define MASTER_OUT_BYTES (16 * 1024 * 1024)
 
 bool pmi_master_is(const pm_server *server)
@@ -391,14 +392,35 @@ static void master_take_link(pmi_master_server *server, pmi_admin_link *link)
         pmi_admin_leave(old, PM_CLOSE_DUPLICATE);
 }
 
+/* It comes back to a master that has never heard of it: it keeps the place that
+ * the one before has given it, so that nothing that is routed by it moves. */
+static void master_keep_place(pmi_master_server *server, const cJSON *info)
+{
+    pmi_master *master = server->master;
+    uint32_t told = (uint32_t)pmi_admin_number(info, "order", MASTER_ORDER_MAX);
+    pmi_map_walk walk = pmi_map_begin(&master->servers);
+    while (pmi_map_next(&walk))
+        if (((pmi_master_server *)walk.value)->order == told)
+            told = 0;
+    if (!told)
+        return;
+    server->order = told;
+    if (told > master->last_order)
+        master->last_order = told;
+}
+
 static pmi_master_server *master_take(pmi_master *master, pmi_admin_link *link,
                                       const pm_server *who, const cJSON *tree)
 {
     const cJSON *info = pmi_json_get(tree, "info");
     const char *incarnation = pmi_admin_text(info, "incarnation");
     int64_t pid = (int64_t)pmi_admin_number(tree, "pid", INT64_MAX);
+    bool known = pmi_master_find(master, who->id) != NULL;
     pmi_master_server *server = pmi_master_know(master, who);
-    char *text = server ? master_info(master, info, pid, server->order) : NULL;
+    char *text;
+    if (server && !known)
+        master_keep_place(server, info);
+    text = server ? master_info(master, info, pid, server->order) : NULL;
     if (!text)
         return NULL; /* at most its name is known */
     pmi_free(master->env, server->info);

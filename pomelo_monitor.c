@@ -39,6 +39,7 @@ struct pmi_monitor {
     const pm_master_opts *opts;
     pmi_facts facts;
     pmi_admin_link *link; /* NULL: between two tries */
+    uint32_t order;       /* our place, as the master has told; 0: not yet */
     pmi_timer timer;      /* next try, answer, ping */
     pmi_timer doubt;
     pmi_task stop;
@@ -105,6 +106,8 @@ static void monitor_put_info(const pmi_monitor *monitor, pmi_buf *out)
         pmi_buf_add_format(&text, ",\"cpu\":%d", self->cpu - 1);
     pmi_admin_put(&text, "serverType", self->type);
     pmi_admin_put(&text, "incarnation", monitor->incarnation);
+    if (monitor->order)
+        pmi_buf_add_format(&text, ",\"order\":%u", (unsigned)monitor->order);
     pmi_buf_add_byte(&text, '}');
     if (text.failed || pmi_json_canonical(monitor->env, pmi_buf_slice(&text),
                                           PMI_JSON_DEPTH_MAX, out))
@@ -199,6 +202,7 @@ static pm_err monitor_add(pmi_monitor *monitor, const cJSON *info)
     if (!pmi_admin_server(info, &server))
         return PM_EINVAL;
     if (!strcmp(server.id, pm_app_server(monitor->app)->id)) {
+        monitor->order = (uint32_t)pmi_admin_number(info, "order", UINT32_MAX);
         monitor_place(monitor, server.id, info);
         return PM_OK;
     }

@@ -212,6 +212,38 @@ static void test_order(void **state)
     }
 }
 
+/* Servers that are in no table keep their places under the next master, in
+ * whatever order they find it: what is routed by place does not move. */
+static void test_order_of_the_next_master(void **state)
+{
+    static const int came[] = {ORDER_CHAT + 2, ORDER_CHAT, ORDER_CHAT + 1};
+    (void)state;
+    for (uint64_t seed = 0; seed < 20; seed++) {
+        town t;
+        pm_app *app[ORDER_APPS] = {NULL};
+        town_begin(&t, seed);
+        order_start(&t, &app[ORDER_MASTER], ORDER_MASTER, false);
+        order_start(&t, &app[ORDER_GATE], ORDER_GATE, false);
+        for (size_t i = 0; i < 3; i++) {
+            order_start(&t, &app[came[i]], came[i], false);
+            town_run(&t, 500);
+        }
+        pm_app_free(app[ORDER_MASTER]);
+        town_run(&t, 10000 + test_world_below(&t.world, 5000));
+        order_start(&t, &app[ORDER_MASTER], ORDER_MASTER, false);
+        for (int tenths = 0; tenths < 200; tenths++) {
+            town_run(&t, 100);
+            for (size_t i = 0; i < 3; i++)
+                assert_string_equal(
+                    pm_server_at(app[ORDER_GATE], "chat", i)->id,
+                    order_servers[came[i]].id);
+        }
+        for (int i = 0; i < ORDER_APPS; i++)
+            pm_app_free(app[i]);
+        town_end(&t);
+    }
+}
+
 /* ---- The master dies --------------------------------------------------- */
 
 static void remote_echo(pm_call *call, void *ctx)
@@ -692,6 +724,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_link_breaks),
     cmocka_unit_test(test_any_order),
     cmocka_unit_test(test_order),
+    cmocka_unit_test(test_order_of_the_next_master),
     cmocka_unit_test(test_master_dies),
     cmocka_unit_test(test_dies_with_the_master),
     cmocka_unit_test(test_restart_storm),

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # run.sh -- the `pomelo` command as somebody uses it who has just installed the
-# library: init, make, start, list, kill -9, add, restart, stop. Installs into
-# a folder of its own, uses free ports of the loopback, and ends only what it
+# library: init, make, start, list, kill -9, add, restart, stop, the last three
+# and a dead master while users talk. Installs into a folder of its own, uses free ports of the loopback, and ends only what it
 # has started. One line a test; the last one is "N passed, N failed".
 set -u
 cd "$(dirname "$0")/../.." || exit 1
@@ -43,7 +43,7 @@ wait_for() {
 listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
 # Ports of the project, counted from its base.
-OFFSETS='1 5 14 50 51 150 151 250 260 270 271'
+OFFSETS='1 5 14 50 51 150 151 250 252 260 270 271'
 # Claimed by a folder, so that two runs at a time do not find the same ones.
 claim=
 free_base() {
@@ -84,6 +84,42 @@ is_new() { local p; p=$(pid_of "$1"); [ -n "$p" ] && [ "$p" != "$2" ]; }
 says() { [ "$("${@:2}" >/dev/null 2>&1; echo $?)" -eq "$1" ]; }
 talk() { "$work/talk" $((base + 14)) "$@"; }
 
+# Users who talk without a pause, in the background, for so many seconds.
+load_begin() {
+    "$work/load" $((base + 14)) 16 "$1" >"$work/load.out" 2>&1 &
+    load=$!
+    wait_for 10 grep -q ready "$work/load.out"
+}
+load_ends() {
+    wait "$load"
+    figure=$(tail -n 1 "$work/load.out")
+}
+# Says what it was when something has failed or was not answered.
+all_well() {
+    case $figure in
+    *', failed 0, unanswered 0,'*) ;;
+    *) cat "$work/load.out" ;;
+    esac
+}
+# Bytes that a stranger says on the master's port, in printf's form. What it
+# hears must not tell anything of a server.
+stranger() {
+    { exec 4<>"/dev/tcp/127.0.0.1/$((base + 5))"; } 2>/dev/null || return 1
+    # shellcheck disable=SC2059
+    printf "$1" >&4 2>/dev/null
+    timeout 1 cat <&4 2>/dev/null | grep -a -q 'chat-server\|"code":1'
+    local heard=$?
+    exec 4<&- 4>&-
+    [ "$heard" -ne 0 ]
+}
+# A PUBLISH on a topic, behind a CONNECT.
+publish() { # TOPIC TEXT
+    local size=$((2 + ${#1} + ${#2}))
+    printf '\\x10\\x10\\x00\\x04MQTT\\x04\\x02\\x00\\x00\\x00\\x04evil'
+    printf '\\x30\\x%02x\\x%02x\\x00\\x%02x%s%s' $((size % 128 + 128)) $((size / 128)) \
+        ${#1} "$1" "${2//%/%%}"
+}
+
 # ---- The project ----------------------------------------------------------
 
 "$MAKE" -s BUILD="$BUILD" CC="$CC" all "$BUILD/tools/pomelo" >"$work/make.log" 2>&1
@@ -115,6 +151,10 @@ try 'make test' "$MAKE" -s CC="$CC" test
 # shellcheck disable=SC2046
 try 'the test user builds' "$CC" -std=c11 -D_GNU_SOURCE -o "$work/talk" \
     "$tree/test/tool/talk.c" $(pkg-config --cflags --libs pomelo libcjson) \
+    "-Wl,-rpath,$prefix/lib"
+# shellcheck disable=SC2046
+try 'and the many' "$CC" -std=c11 -D_GNU_SOURCE -o "$work/load" \
+    "$tree/test/tool/load.c" $(pkg-config --cflags --libs pomelo libcjson) \
     "-Wl,-rpath,$prefix/lib"
 
 # ---- start, list ----------------------------------------------------------
@@ -223,20 +263,58 @@ verdict '... and it is gone' "$(gone "$old" || echo "pid $old lives")"
 try 'stop of nobody' says 1 pomelo stop nobody
 chat=$(pid_of chat-server-1)
 
+# ---- Stop and restart under load ------------------------------------------
+
+try 'add, for what follows' pomelo add id=chat-server-8 serverType=chat host=127.0.0.1 \
+    port=$((base + 252))
+try '... and it is there' wait_for 5 server chat-server-8
+remember
+load_begin 6
+try 'under load: restart of a backend' pomelo restart --id chat-server-8
+remember
+try '... stop of a backend' pomelo stop chat-server-8
+load_ends
+verdict '... no request fails' "$(all_well)"
+echo "        $figure"
+
 # ---- The master dies ------------------------------------------------------
 
+load_begin 9
 kill -9 "$master"
+dead=$(now_ms)
 try 'without the master users talk' talk three 5
 try '... list says that it is away' says 3 pomelo list
-try '... and it is started again' pomelo start --daemon
+sleep "$(echo $((5000 - $(now_ms) + dead)) | awk '{ print ($1 > 0 ? $1 : 0) / 1000 }')"
+try '... 5 s later it is started again' pomelo start --daemon
 try '... its list is whole within 5 s' wait_for 5 has_count 7
 verdict '... with the same processes' "$([ "$(pid_of chat-server-1)" = "$chat" ] ||
     echo "chat-server-1 was $chat, is $(pid_of chat-server-1)")"
 remember
+load_ends
+verdict '... and no request has failed' "$(all_well)"
+echo "        $figure"
+
+# ---- Strangers on the master's port ---------------------------------------
+
+who='"id":"evil","type":"monitor","serverType":"chat","pid":1,"info":{"id":"evil","serverType":"chat","host":"127.0.0.1","port":1}'
+try 'a stranger without a token gets nothing' stranger "$(publish register "{$who}")"
+try '... with a wrong one' stranger "$(publish register "{$who,\"token\":\"bad\"}")"
+try '... who comes back without one' stranger "$(publish reconnect "{$who}")"
+try '... with broken JSON' stranger "$(publish register '{"id":')"
+try '... who announces 100 MB' stranger '\x30\x80\xc2\xd7\x2f\x00\x08register'
+verdict '... and harms nobody' "$(has_count 7 || list)$(server evil)"
 
 # ---- stop -----------------------------------------------------------------
 
-try 'stop' pomelo stop
+for log in logs/*.log; do : >"$log"; done
+load_begin 4
+try 'stop, under load' pomelo stop
+load_ends
+verdict '... all that was accepted is answered' "$(
+    for id in gate-server-1 connector-server-1 connector-server-2 chat-server-1; do
+        grep -q "$id has stopped: success" "logs/$id.log" || echo "$id: $(tail -n 2 "logs/$id.log")"
+    done)"
+echo "        $figure (failed: refused while it stopped)"
 verdict '... leaves no process' "$(for p in $PIDS; do gone "$p" || ps -o args= -p "$p"; done)"
 verdict '... and no port' "$(for o in $OFFSETS; do ! listens $((base + o)) || echo $((base + o)); done)"
 
