@@ -416,8 +416,7 @@ typedef struct pm_limits {
                          so long is kicked ("idle"), unless it waits for an
                          answer */
     uint32_t lag_ms;  /* 0: off. Overload: a request that may have waited longer
-                         for this loop, or that would make others wait so long,
-                         gets {"code":503} at once, or what
+                         for this loop gets {"code":503} at once, or what
                          pm_connector_opts.refuse says; forwarded ones too, on
                          the server that lags. Heartbeats are answered. At half
                          of it new connections are refused. Take ten times the

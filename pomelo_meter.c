@@ -6,10 +6,11 @@
  * is there already. HEARTBEAT packages are never refused: who is told to wait
  * must not be taken for dead.
  *
- * Under overload each round of the loop spends half of lag_ms on handlers, then
- * refuses what it still finds. So every socket is read in every round, and
- * nothing waits longer than lag_ms, to be handled or to be refused. While it is
- * so no session may have more than a quarter of a round. Start at
+ * What waits in a socket can not be seen, but not for how long it may have
+ * waited: since the loop last looked at the one before (core/loop.h). So every
+ * socket is read in every round; from lag_ms on what is found is refused, and
+ * nothing waits longer than that to be handled or to be refused. While it is so
+ * no session may have more than a quarter of a round. Start at
  * pmi_meter_package. */
 #include "pomelo_meter_internal.h"
 
@@ -215,7 +216,7 @@ static bool meter_had_its_share(pmi_meters *meters, const pmi_downlink *down,
         meters->speaker = down;
         meters->spoke_us = now;
     }
-    return now - meters->spoke_us > meters->lag_us / 8;
+    return now - meters->spoke_us > meters->lag_us / 4;
 }
 
 /* Shares count only while somebody has been refused a moment ago: one who is

@@ -47,8 +47,7 @@ uint64_t pmi_loop_lag_us(pm_loop *loop);
  * next one; when the loop has slept in between only for the latter. */
 void pmi_loop_gauge(pm_loop *loop);
 /* A gauged loop has no time for what can be refused: it may have waited for
- * longer than max_us, or this round has spent half of max_us already, so that
- * the next round is there in time. */
+ * longer than max_us. */
 bool pmi_loop_is_overloaded(pm_loop *loop, uint64_t max_us);
 /* The round's beginning; the time now outside of one. */
 uint64_t pmi_loop_round_us(const pm_loop *loop);
