@@ -8,6 +8,9 @@
 #   differential  a hundred seeds of random inputs, Pomelo's packages and ours
 #   fuzz          each target PROOF_FUZZ_SECONDS (600)
 #   soak          a cluster under churn and kill -9, SOAK_SECONDS (1200)
+#   overload      three times what a server can do, PROOF_OVERLOAD_SECONDS (5)
+#                 a time
+#   slowloris     a thousand slow clients of each kind
 #   bench         the large benches: test/bench/proof.sh, when it is there
 set -u
 . tools/tally.sh
@@ -30,6 +33,11 @@ part() { # NAME COMMAND...
     add_total "$name" "$(tail -n 1 "$out")" "$(cat "$out.status")"
 }
 fuzz() { CC=${CC:-cc} tools/deps.sh fuzz && tools/fuzz.sh; }
+with_programs() { # NAME ARGS...: of test/bench
+    program=$BUILD/test/bench/$1
+    shift
+    ${MAKE:-make} -s bench-programs && "$program" "$@"
+}
 bench() {
     [ -x test/bench/proof.sh ] || { echo '1 passed, 0 failed'; return; }
     test/bench/proof.sh
@@ -39,5 +47,7 @@ part tests env FLAVOURS='plain asan tsan' tools/check.sh
 part differential test/differential/run.sh
 part fuzz fuzz
 part soak test/soak.sh
+part overload with_programs overload --secs "${PROOF_OVERLOAD_SECONDS:-5}"
+part slowloris with_programs slowloris
 part bench bench
 total
