@@ -22,10 +22,13 @@ files_of() {
     json) echo core/json.c core/json_print.c core/json_number.c core/json_keys.c core/utf8.c ;;
     mqtt) echo core/mqtt.c ;;
     package) echo pomelo_proto.c ;;
+    proxy) echo core/proxy.c ;;
+    tls) echo core/tls.c core/tls_realm.c ;;
+    queue) echo core/queue.c ;;
     peer) echo pomelo_peer.c pomelo_rpc.c pomelo_call.c pomelo_remote.c pomelo_session_far.c \
         pomelo_presence.c pomelo_presence_far.c pomelo_push.c ;;
     rsa) echo core/crypto.c ;;
-    server) echo pomelo_connector.c pomelo_downlink.c pomelo_request.c pomelo_handler.c \
+    server) echo pomelo_connector.c pomelo_downlink.c pomelo_meter.c pomelo_request.c pomelo_handler.c \
         pomelo_proto.c core/conn_read.c core/frames.c ;;
     ws) echo core/ws.c ;;
     esac

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/* fuzz_config.c -- any bytes as a servers.json, or as a whole folder.
+/* fuzz_config.c -- any bytes as a servers.json, as a cron's time, or as a whole
+ * folder.
  *
  * A table that is taken is whole: ids, types and entries that are JSON. One
  * that is refused is refused with one line that names the file. An input whose
  * first byte is below 9 is a folder: texts between bytes 1e, in the order of
  * `names`. */
 #include "core/json.h"
+#include "pomelo_calendar_internal.h"
 #include "pomelo_config_internal.h"
 #include "pomelo_config_run_internal.h"
 
@@ -49,6 +51,35 @@ static void check(const pmi_env *env, pm_slice text, const char *env_name)
     for (size_t i = 0; i < count; i++)
         check_server(&servers[i]);
     pm_config_free(config);
+}
+
+/* ---- A cron's time ------------------------------------------------------ */
+static int32_t an_hour_ahead(void *ctx, int64_t utc_s)
+{
+    (void)ctx;
+    (void)utc_s;
+    return 3600;
+}
+
+/* What is taken comes, and comes again, always later. */
+static void check_time(const uint8_t *data, size_t size)
+{
+    static const pmi_calendar_zone zone = {an_hour_ahead, NULL};
+    char text[200] = "", why[256] = "";
+    pmi_calendar calendar;
+    int64_t at = 1800000000;
+    if (size >= sizeof text)
+        return;
+    memcpy(text, data, size);
+    if (pmi_calendar_parse(&calendar, text, why, sizeof why) != PM_OK) {
+        must(why[0] && !strchr(why, '\n'));
+        return;
+    }
+    for (int i = 0; i < 4 && at != PMI_CALENDAR_NEVER; i++) {
+        int64_t next = pmi_calendar_next(&calendar, at, &zone);
+        must(next > at);
+        at = next;
+    }
 }
 
 /* ---- A folder ---------------------------------------------------------- */
@@ -146,6 +177,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         check_folder(&env, data + 1, size - 1);
         return 0;
     }
+    check_time(data, size);
     check(&env, pm_bytes(data, size), NULL);
     check(&env, pm_bytes(data, size), "production");
     return 0;

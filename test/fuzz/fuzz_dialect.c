@@ -3,7 +3,8 @@
  *
  * First byte even: the rest is a message of a fixed schema that has all there
  * is. Odd: the rest is a schema up to a line end, then a message of its first
- * route. What decodes and encodes must then stay as it is for ever. */
+ * route. With bit 1 the message is JSON, of any types, and is encoded first.
+ * What decodes and encodes must then stay as it is for ever. */
 #include "pomelo_dialect_internal.h"
 
 #include <cjson/cJSON.h>
@@ -80,6 +81,20 @@ static void message(const pmi_env *env, const pmi_dialect *d,
     pmi_buf_fini(&b);
 }
 
+/* What an application might hand to the encoder. */
+static void tree(const pmi_env *env, const pmi_dialect *d,
+                 const pmi_dialect_message *m, pm_slice text)
+{
+    cJSON *value = NULL;
+    pmi_buf out;
+    pmi_buf_init(&out, env, SIZE_MAX);
+    if (pmi_json_parse(env, text, DEPTH, &value, NULL) == PM_OK &&
+        pmi_dialect_encode(d, m, value, DEPTH, &out) == PM_OK)
+        message(env, d, m, pmi_buf_slice(&out));
+    cJSON_Delete(value);
+    pmi_buf_fini(&out);
+}
+
 /* The first route of a schema that is JSON. */
 static const pmi_dialect_message *first_of(const pmi_env *env,
                                            const pmi_dialect *d, pm_slice text)
@@ -115,7 +130,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     need(pmi_json_check(pmi_dialect_text(d), 1000, NULL) == PM_OK);
     m = data[0] & 1 ? first_of(&env, d, text)
                     : pmi_dialect_find(d, pm_text("r"));
-    if (m)
+    if (m && data[0] & 2)
+        tree(&env, d, m, rest);
+    else if (m)
         message(&env, d, m, rest);
     pmi_dialect_free(d);
     return 0;

@@ -5,13 +5,13 @@
  * memory, or by a WebSocket (memory has no frames, so that one goes over
  * loopback). Time is ours: it passes only between two pieces.
  *
- *     | options | piece | wait | fail | bytes of the client ...
+ *     | options | piece | wait | fail | more | bytes of the client ...
  *
  *   options  what the server is configured with, see FUZZ_*
  *   piece    the bytes go in pieces (frames) of so many; 0: one package each
- *   wait     milliseconds between two pieces, divided by 8 (7 bits); the high
- *            bit: there are rates, what happens over them is `piece` modulo 3
+ *   wait     milliseconds between two pieces, divided by 8
  *   fail     not 0: the so manieth allocation from then on is refused
+ *   more     likewise FUZZ_*; what happens over a rate is `piece` modulo 3
  *
  * Beside memory errors it looks for: a server that sends what is no package,
  * a heap that is not empty when loop and server are gone. */
@@ -31,12 +31,12 @@ enum {
     FUZZ_GREETED = 64, /* handshake and acknowledgement go before the bytes */
     FUZZ_HEARTBEAT = 128
 };
-enum { FUZZ_RATES = 128 }; /* in the byte of `wait` */
-enum { FUZZ_HEAD = 4, FUZZ_TURNS = 4, FUZZ_PIECES_MAX = 256 };
+enum { FUZZ_RATES = 1 }; /* of `more` */
+enum { FUZZ_HEAD = 5, FUZZ_TURNS = 4, FUZZ_PIECES_MAX = 256 };
 
 typedef struct fuzz {
     fuzz_world world;
-    unsigned options;
+    unsigned options, more;
     pm_app *app;
     pmi_conn *conn; /* NULL: closed */
     pm_handshake *greeting;
@@ -180,7 +180,7 @@ static pm_err fuzz_start(fuzz *f, const uint8_t head[FUZZ_HEAD])
     if (f->options & FUZZ_SERIAL)
         opts.connector.handshake = fuzz_greet;
     opts.connector.ctx = f;
-    if (head[2] & FUZZ_RATES)
+    if (f->more & FUZZ_RATES)
         fuzz_limits(&opts, head[1]);
     err = pm_app_new(&f->app, &opts);
     if (err == PM_OK)
@@ -272,7 +272,7 @@ static void fuzz_play(fuzz *f, const uint8_t *data, size_t size)
     for (int i = 0; at < size && i < FUZZ_PIECES_MAX && f->conn; i++) {
         size_t len = fuzz_piece(data[1], data + at, size - at);
         fuzz_send(f->conn, pm_bytes(data + at, len));
-        fuzz_turns(f, 8u * (data[2] & ~FUZZ_RATES));
+        fuzz_turns(f, 8u * data[2]);
         at += len;
     }
     fuzz_turns(f, 3000);
@@ -286,6 +286,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     fuzz f = {.options = size ? data[0] : 0};
     if (size < FUZZ_HEAD)
         return 0;
+    f.more = data[4];
     if (fuzz_start(&f, data) == PM_OK)
         fuzz_play(&f, data, size);
     f.world.fail_at = 0;
