@@ -493,8 +493,11 @@ static void console_restart(pmi_master *master, pm_admin_call *call)
         console_job_go(job);
         return;
     }
-    pmi_admin_answer_word(call, "restart servers with unknown server type: %s",
-                          type ? type : "");
+    if (type)
+        pmi_admin_answer_word(
+            call, "restart servers with unknown server type: %s", type);
+    else
+        pmi_admin_answer_word(call, "Cannot find the server to restart.");
     console_job_free(job);
 }
 

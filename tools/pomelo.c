@@ -14,34 +14,48 @@
 #include <string.h>
 
 static const cli_command commands[] = {
-    {"init", "fb", "[DIR]",
+    {"init", "fb", "[DIR]", "makes a project",
      "Makes a project: a small game server in C with a gate, connectors, a\n"
      "chat server, a master, their config, and a page. DIR: the working\n"
      "folder. A folder that is not empty is left alone unless --force.",
      cli_init},
     {"start", "edtiDj", "",
+     "starts the master and its servers, or some of them alone",
      "Starts the project of the working folder: its binary as the master,\n"
      "which starts every server of config/servers.json. With --type or --id\n"
      "only these servers, without a master (--type master: the master alone).",
      cli_start},
-    {"list", "uphPdej", "", "Shows every server that runs.", cli_list},
-    {"stop", "uphPdej", "[ID...]",
+    {"list", "uphPdej", "", "shows every server that runs",
+     "Shows every server that runs.", cli_list},
+    {"stop", "uphPdej", "[ID...]", "stops all servers, or some",
      "Stops servers: what is in flight ends first. Without ids: all of them,\n"
      "and the master; returns when their processes are gone.",
      cli_stop},
-    {"kill", "uphPdejf", "",
+    {"kill", "uphPdejf", "", "ends all servers at once",
      "Ends every server at once, without waiting for what is in flight.",
      cli_kill},
-    {"add", "uphPdej", "KEY=VALUE...",
+    {"add", "uphPdej", "KEY=VALUE...", "starts a server that is in no file",
      "Starts a server that is in no file:\n"
      "  pomelo add id=chat-2 serverType=chat host=127.0.0.1 port=3451\n"
      "or several: clusterCount=2 host=127.0.0.1 port=3551++ serverType=chat",
      cli_add},
-    {"restart", "uphPdejti", "[ID...]",
+    {"restart", "uphPdejti", "[ID...]", "stops servers and starts them again",
      "Stops servers and starts them again. Without --id, --type or ids: all.",
      cli_restart},
-    {"monitor", "uphPdejns", "",
+    {"monitor", "uphPdejns", "", "shows the servers again and again",
      "Shows the servers, again and again, until Ctrl-C.", cli_monitor},
+    {"crons", "uphPdej", "", "shows every cron and when it runs next",
+     "Shows every cron of every server, and when it runs next.", cli_crons},
+    {"addCron", "uphPdej", "KEY=VALUE...", "adds a cron until the servers stop",
+     "Adds a cron to a server (serverId) or to all of a type (serverType):\n"
+     "  pomelo addCron serverType=chat id=8 action=roomCron.sweep \\\n"
+     "                 'time=0 0 4 * * *'\n"
+     "time: second minute hour day month (0-11) weekday (0-6) [year].",
+     cli_add_cron},
+    {"removeCron", "uphPdej", "KEY=VALUE...", "removes a cron",
+     "Removes a cron from a server (serverId) or from all of a type:\n"
+     "  pomelo removeCron serverType=chat id=8",
+     cli_remove_cron},
 };
 
 #define COMMANDS (sizeof commands / sizeof *commands)
@@ -58,9 +72,7 @@ static void help(void)
 {
     puts("usage: pomelo COMMAND [options]\n");
     for (size_t i = 0; i < COMMANDS; i++) {
-        const char *text = commands[i].text;
-        printf("  %-8s %.*s\n", commands[i].name, (int)strcspn(text, "\n"),
-               text);
+        printf("  %-11s %s\n", commands[i].name, commands[i].brief);
     }
     puts("\n  pomelo COMMAND --help tells more.\n"
          "  pomelo --version\n\n"

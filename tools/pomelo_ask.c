@@ -77,7 +77,7 @@ static void answered(const pm_admin_result *result, void *ctx)
     pm_loop_break(link->loop);
 }
 
-int cli_ask(cli_link *link, cJSON *body, cJSON **answer)
+int cli_ask(cli_link *link, const char *module, cJSON *body, cJSON **answer)
 {
     char *text = NULL;
     pm_err err = body ? pm_json_text(body, &text) : PM_ENOMEM;
@@ -86,8 +86,7 @@ int cli_ask(cli_link *link, cJSON *body, cJSON **answer)
     link->answer = NULL;
     link->status = -1;
     if (err == PM_OK)
-        err = pm_console_request(link->console, "__console__", text, answered,
-                                 link);
+        err = pm_console_request(link->console, module, text, answered, link);
     pm_text_free(text);
     if (err == PM_OK)
         err = pm_loop_run(link->loop);

@@ -39,7 +39,8 @@ typedef struct cli_command {
     const char *name;
     const char *options; /* letters of pomelo_options.c */
     const char *usage;   /* behind the name */
-    const char *text;    /* what it does, for --help */
+    const char *brief;   /* what it does, in a few words */
+    const char *text;    /* the same for its own --help */
     int (*run)(cli *self);
 } cli_command;
 
@@ -71,9 +72,10 @@ typedef struct cli_link cli_link;
 /* Returns a status; *out is ended by cli_close in any case. */
 int cli_open(cli *self, cli_link **out);
 void cli_close(cli_link *link); /* NULL is fine */
-/* Asks __console__ and waits. *answer is the caller's to cJSON_Delete; it may
- * be NULL. Tells about errors itself. */
-int cli_ask(cli_link *link, struct cJSON *body, struct cJSON **answer);
+/* Asks a module and waits. *answer is the caller's to cJSON_Delete; it may be
+ * NULL. Tells about errors itself. */
+int cli_ask(cli_link *link, const char *module, struct cJSON *body,
+            struct cJSON **answer);
 
 /* ---- pomelo_table.c ---- */
 bool cli_colour(FILE *to);
@@ -93,6 +95,9 @@ int cli_kill(cli *self);
 int cli_add(cli *self);
 int cli_restart(cli *self);
 int cli_monitor(cli *self);
+int cli_crons(cli *self);
+int cli_add_cron(cli *self);
+int cli_remove_cron(cli *self);
 
 /* ---- The embedded template: made by tools/embed.sh ---- */
 typedef struct cli_file {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* pomelo_commands.c -- list, stop, kill, add, restart: one question to the
- * master each, and what its answer means. */
+/* pomelo_commands.c -- list, stop, kill, add, restart, crons: one question to
+ * the master each, and what its answer means. */
 #include "pomelo_cli.h"
 
 #include <cjson/cJSON.h>
@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define GONE_STEPS 300 /* of GONE_MS: how long stop waits for processes */
 #define GONE_MS 50
@@ -29,7 +30,7 @@ static void add_words(cJSON *body, const char *key, char *const *words,
 }
 
 /* One question, with all that belongs to it. */
-static int ask_once(cli *self, cJSON *body, cJSON **answer)
+static int ask_once(cli *self, const char *module, cJSON *body, cJSON **answer)
 {
     cli_link *link = NULL;
     int status = CLI_FAILED;
@@ -37,7 +38,7 @@ static int ask_once(cli *self, cJSON *body, cJSON **answer)
     if (cli_project(self))
         status = cli_open(self, &link);
     if (status == CLI_OK)
-        status = cli_ask(link, body, answer);
+        status = cli_ask(link, module, body, answer);
     else
         cJSON_Delete(body);
     cli_close(link);
@@ -54,7 +55,7 @@ static const cJSON *servers_of(const cJSON *answer)
 int cli_list(cli *self)
 {
     cJSON *answer;
-    int status = ask_once(self, signal_body("list"), &answer);
+    int status = ask_once(self, "__console__", signal_body("list"), &answer);
     if (status == CLI_OK && self->json)
         status = cli_table_json(servers_of(answer));
     else if (status == CLI_OK)
@@ -139,9 +140,9 @@ static int end_servers(cli *self, cJSON *body)
     if (cli_project(self))
         status = cli_open(self, &link);
     if (status == CLI_OK)
-        status = cli_ask(link, signal_body("list"), &list);
+        status = cli_ask(link, "__console__", signal_body("list"), &list);
     if (status == CLI_OK)
-        status = cli_ask(link, body, &answer);
+        status = cli_ask(link, "__console__", body, &answer);
     else
         cJSON_Delete(body);
     cli_close(link);
@@ -174,22 +175,31 @@ int cli_kill(cli *self)
 
 /* ---- add, restart ------------------------------------------------------ */
 
+/* The words of the command line, each KEY=VALUE. False, with a message: one is
+ * not, or there is none. */
+static bool add_pairs(const cli *self, cJSON *body)
+{
+    for (int i = 0; i < self->args_count; i++)
+        if (!strchr(self->args[i], '=') || *self->args[i] == '=') {
+            cli_fail(0, "\"%s\" is not KEY=VALUE", self->args[i]);
+            return false;
+        }
+    if (self->args_count == 0)
+        cli_fail(0, "%s what? See `pomelo %s --help`", self->command,
+                 self->command);
+    add_words(body, "args", self->args, self->args_count);
+    return self->args_count > 0;
+}
+
 int cli_add(cli *self)
 {
     cJSON *body = signal_body("add"), *answer;
     int status;
-    for (int i = 0; i < self->args_count; i++)
-        if (!strchr(self->args[i], '=') || *self->args[i] == '=') {
-            cJSON_Delete(body);
-            return cli_fail(CLI_USAGE, "\"%s\" is not KEY=VALUE",
-                            self->args[i]);
-        }
-    if (self->args_count == 0) {
+    if (!add_pairs(self, body)) {
         cJSON_Delete(body);
-        return cli_fail(CLI_USAGE, "add what? See `pomelo add --help`");
+        return CLI_USAGE;
     }
-    add_words(body, "args", self->args, self->args_count);
-    status = ask_once(self, body, &answer);
+    status = ask_once(self, "__console__", body, &answer);
     /* With clusterCount the answer lists those that could not be started. */
     if (status == CLI_OK && cJSON_IsArray(answer) &&
         cJSON_GetArraySize(answer) > 0)
@@ -215,7 +225,7 @@ int cli_restart(cli *self)
         add_words(body, "ids", self->args, self->args_count);
     if (self->type)
         cJSON_AddStringToObject(body, "type", self->type);
-    status = ask_once(self, body, &answer);
+    status = ask_once(self, "__console__", body, &answer);
     failed = cJSON_IsArray(answer) ? cJSON_GetArraySize(answer) : 0;
     if (self->json && answer) {
         cli_print_json(cJSON_Duplicate(answer, 1));
@@ -228,4 +238,72 @@ int cli_restart(cli *self)
     }
     cJSON_Delete(answer);
     return status == CLI_OK && failed ? CLI_FAILED : status;
+}
+
+/* ---- crons ------------------------------------------------------------- */
+
+static int tell_cron(cli *self, const char *done)
+{
+    cJSON *body = signal_body(self->command), *answer = NULL;
+    int status = CLI_USAGE;
+    if (add_pairs(self, body))
+        status = ask_once(self, "__console__", body, &answer);
+    else
+        cJSON_Delete(body);
+    if (status == CLI_OK && self->json)
+        cli_print_json(cJSON_Duplicate(answer, 1));
+    else if (status == CLI_OK)
+        puts(done);
+    else if (status == CLI_FAILED)
+        fprintf(stderr, "see `pomelo %s --help`\n", self->command);
+    cJSON_Delete(answer);
+    return status;
+}
+
+int cli_add_cron(cli *self)
+{
+    return tell_cron(self, "Added.");
+}
+
+int cli_remove_cron(cli *self)
+{
+    return tell_cron(self, "Removed.");
+}
+
+/* In the zone of who looks, which is most often the servers'. */
+static void print_cron(const char *server, const cJSON *cron)
+{
+    const cJSON *next = cJSON_GetObjectItemCaseSensitive(cron, "next");
+    char when[32] = "never";
+    time_t at = cJSON_IsNumber(next) ? (time_t)(next->valuedouble / 1000) : 0;
+    struct tm local;
+    if (at && localtime_r(&at, &local))
+        strftime(when, sizeof when, "%Y-%m-%d %H:%M:%S", &local);
+    printf(
+        "%-22s %-10s %-20s %-24s %s\n", server,
+        cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(cron, "id")),
+        when,
+        cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(cron, "action")),
+        cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(cron, "time")));
+}
+
+int cli_crons(cli *self)
+{
+    cJSON *body = cJSON_CreateObject(), *answer;
+    const cJSON *server, *cron;
+    int status;
+    cJSON_AddStringToObject(body, "comd", "crons");
+    cJSON_AddStringToObject(body, "context", "all");
+    status = ask_once(self, "watchServer", body, &answer);
+    if (status == CLI_OK && self->json) {
+        cli_print_json(cJSON_Duplicate(answer, 1));
+    } else if (status == CLI_OK) {
+        printf("%-22s %-10s %-20s %-24s %s\n", "serverId", "id", "next",
+               "action", "time");
+        cJSON_ArrayForEach(server, servers_of(answer)) cJSON_ArrayForEach(
+            cron, cJSON_GetObjectItemCaseSensitive(server, "crons"))
+            print_cron(server->string, cron);
+    }
+    cJSON_Delete(answer);
+    return status;
 }

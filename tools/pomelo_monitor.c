@@ -39,7 +39,7 @@ static int look(cli *self, cli_link **link)
     cJSON *answer = NULL;
     int status = *link ? CLI_OK : cli_open(self, link);
     if (status == CLI_OK)
-        status = cli_ask(*link, list_body(), &answer);
+        status = cli_ask(*link, "__console__", list_body(), &answer);
     if (status == CLI_OK) {
         status = show(self, cJSON_GetObjectItemCaseSensitive(answer, "msg"));
     } else {

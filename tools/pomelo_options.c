@@ -23,7 +23,8 @@ static const struct known {
     {'t', "type", "TYPE", "servers of this type"},
     {'i', "id", "ID", "this server"},
     {'D', "daemon", NULL, "in the background; what they say goes to logs/"},
-    {'f', "force", NULL, "also when it is not advisable"},
+    {'f', "force", NULL,
+     "although the folder is not empty; kill: no difference"},
     {'b', "port-base", "N", "moves the project's ports from 3000 to N"},
     {'n', "count", "N", "ends after so many looks"},
     {'s', "interval", "SECONDS", "between two looks (2)"},
@@ -45,8 +46,8 @@ int cli_fail(int status, const char *fmt, ...)
 
 void cli_help(const cli_command *command)
 {
-    printf("usage: pomelo %s [options] %s\n\n%s\n\n", command->name,
-           command->usage, command->text);
+    printf("usage: pomelo %s [options]%s%s\n\n%s\n\n", command->name,
+           *command->usage ? " " : "", command->usage, command->text);
     for (size_t i = 0; i < KNOWN; i++) {
         char name[40];
         if (!strchr(command->options, known[i].letter))

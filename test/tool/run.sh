@@ -188,6 +188,17 @@ try 'a wrong password is refused' says 4 pomelo list -p wrong
 try 'a watching user may list' pomelo list -u monitor
 try '... but not stop' says 1 pomelo stop -u monitor chat-server-1
 try 'users talk' talk one 5
+help_of() { for c in $(pomelo --help | awk '/^  [a-zA-Z]+ / { print $1 }'); do
+    [ "$c" = pomelo ] || pomelo "$c" --help | grep -q "^usage: pomelo $c " || echo "$c"; done; }
+verdict 'each command has its help' "$(help_of)"
+try 'crons can be seen' pomelo crons
+verdict '... and a wrong one is explained' "$(pomelo addCron serverType=chat id=1 action=a.b \
+    'time=0 0 25 * * *' 2>&1 | head -n 1 | grep -v 'hour: expected a number from 0 to 24.*found "25"')"
+try '... a right one is added' pomelo addCron serverType=chat id=1 action=roomCron.report 'time=* * * * * *'
+verdict '... it runs, and its next time is shown' "$(
+    wait_for 3 grep -q 'chat-server-1: cron 1$' logs/pomelo.log || tail -n 3 logs/pomelo.log
+    pomelo crons | grep -q "^chat-server-1 *1 *20[0-9-]* [0-9:]* *roomCron.report" || pomelo crons)"
+try '... and taken away' pomelo removeCron serverType=chat id=1
 monitor() { pomelo monitor --count 2 --interval 1 | grep -c chat-server-1 | grep -qx 2; }
 try 'monitor shows the table again and again' monitor
 

@@ -280,6 +280,15 @@ static void route_chat(pm_app *app, pm_choice *choice, void *ctx)
     }
 }
 
+/* ---- By the clock ------------------------------------------------------ */
+
+/* config/crons.json says when; `pomelo crons` shows it. */
+static void room_report(pm_app *app, const pm_cron *cron, void *ctx)
+{
+    (void)ctx;
+    fprintf(stderr, "%s: cron %s\n", pm_app_server(app)->id, cron->id);
+}
+
 /* ---- Everything on every server ---------------------------------------- */
 
 pm_app_opts game_app_opts(void)
@@ -315,6 +324,8 @@ pm_err game_configure(pm_app *app, void *ctx)
                             NULL);
     if (err == PM_OK)
         err = pm_app_route(app, "chat", route_chat, NULL);
+    if (err == PM_OK)
+        err = pm_app_cron(app, "chat.roomCron.report", room_report, NULL);
     events.session_closed = connector_closed;
     events.server_added = events.server_up = connector_server_up;
     events.server_removed = connector_server_removed;
