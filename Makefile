@@ -60,6 +60,7 @@ SRCS := \
 	core/dial.c \
 	core/frames.c \
 	core/conn.c \
+	core/conn_slow.c \
 	core/conn_read.c \
 	core/conn_open.c \
 	core/listen.c \

@@ -7,6 +7,7 @@
  *    any --free--> FREED: everything completes, then the storage is buried
  *
  * Start at pm_app_new, app_open and app_close. */
+#include "pomelo_call_internal.h"
 #include "pomelo_channel_internal.h"
 #include "pomelo_connector_internal.h"
 #include "pomelo_count_internal.h"
@@ -293,6 +294,7 @@ static pm_err app_copy_opts(pm_app *app, const pm_app_opts *opts)
     if (app->limits.lag_ms)
         pmi_loop_gauge(app->loop);
     c->flush_ms = app_or(c->flush_ms, 20);
+    c->push_policy = c->push_policy ? c->push_policy : PM_PUSH_KEEP;
     app->rpc_opts.deadline_ms = app_or(app->rpc_opts.deadline_ms, 5000);
     app->rpc_opts.reconnect_ms_max =
         app_or(app->rpc_opts.reconnect_ms_max, 2000);
@@ -434,7 +436,8 @@ static void app_release(pmi_task *grave)
 static bool app_opts_valid(const pm_app_opts *opts)
 {
     return opts && opts->size == sizeof *opts && opts->loop && opts->servers &&
-           opts->servers_count;
+           opts->servers_count &&
+           (unsigned)opts->connector.push_policy <= PM_PUSH_CLOSE;
 }
 
 pm_err pm_app_new(pm_app **out, const pm_app_opts *opts)
@@ -470,6 +473,23 @@ pm_err pm_app_new(pm_app **out, const pm_app_opts *opts)
         return err;
     }
     *out = app;
+    return PM_OK;
+}
+
+pm_err pm_queue_counts_get(const pm_app *app, pm_queue_counts *counts)
+{
+    const pmi_connector *connector = app->connector;
+    const uint64_t *dropped = pmi_connector_dropped(connector);
+    const pmi_peers *peers = pmi_rpc_peers(app->rpc);
+    if (!counts || counts->size != sizeof *counts)
+        return PM_EINVAL;
+    counts->dropped_oldest = dropped[PMI_DROP_OLDEST];
+    counts->dropped_new = dropped[PMI_DROP_NEW];
+    counts->replaced = dropped[PMI_DROP_REPLACED];
+    counts->closed = pmi_connector_closed(connector)[PM_CLOSE_QUEUE];
+    counts->drained = pmi_connector_drained_count(connector);
+    counts->peer_dropped = peers->dropped;
+    counts->peer_refused = peers->full;
     return PM_OK;
 }
 
@@ -880,6 +900,18 @@ void pmi_app_session_opened(pm_app *app, pm_session *session)
     pm_session_ref(session);
     APP_EMIT(app, session_opened, session);
     pm_session_unref(session);
+}
+
+void pmi_app_session_drained(pm_app *app, pm_session *session)
+{
+    pm_session_ref(session);
+    APP_EMIT(app, session_drained, session);
+    pm_session_unref(session);
+}
+
+void pmi_app_server_drained(pm_app *app, const pm_server *server)
+{
+    APP_EMIT(app, server_drained, server);
 }
 
 void pmi_app_session_bound(pm_app *app, pm_session *session)

@@ -374,11 +374,26 @@ typedef enum pm_scheduler {
     PM_SCHEDULER_BUFFER = 1  /* gathered, all together every flush_ms */
 } pm_scheduler;
 
+/* What becomes of a push to a client who reads too slowly, whose queue is full
+ * (pm_limits.client_queue_bytes). Answers are kept. What may be dropped
+ * (DROP_OLDEST, DROP_NEW, REPLACE) fills seven eighths of the queue at most, so
+ * that answers find room, and counts 128 bytes more each while it waits. A
+ * message that has begun to leave is never dropped, and the order of those that
+ * stay is that in which they were made. */
 typedef enum pm_push_policy {
-    PM_PUSH_KEEP = 0, /* queue it; over the limit: close the session */
-    PM_PUSH_DROP_OLDEST = 1,
-    PM_PUSH_DROP_NEW = 2,
-    PM_PUSH_CLOSE = 3
+    PM_PUSH_DEFAULT = 0, /* the frontend's connector.push_policy */
+    /* It will arrive: what may be dropped makes room for it; where that is not
+     * enough the session is closed (PM_CLOSE_QUEUE). */
+    PM_PUSH_KEEP = 1,
+    /* The oldest waiting push with DROP_OLDEST or REPLACE makes room for it,
+     * and it may have to for others. Without such a one it is dropped. */
+    PM_PUSH_DROP_OLDEST = 2,
+    PM_PUSH_DROP_NEW = 3, /* dropped, unless there is room; once it waits it
+                             stays */
+    /* It takes the place of a waiting one of the same route and key, and goes
+     * to the end of the queue; else as DROP_OLDEST. */
+    PM_PUSH_REPLACE = 4,
+    PM_PUSH_CLOSE = 5 /* the session is closed, whatever could be dropped */
 } pm_push_policy;
 
 /* What happens to a session that sends more than its rates allow. */
@@ -391,13 +406,16 @@ typedef enum pm_rate_policy {
 } pm_rate_policy;
 
 typedef struct pm_limits {
-    uint32_t package_in_bytes;   /* 0: 64 KiB. A client's package */
-    uint32_t package_out_bytes;  /* 0: 16 MiB - 1 */
-    uint32_t client_queue_bytes; /* 0: 1 MiB. Waiting for one client */
-    uint32_t peer_queue_bytes;   /* 0: 64 MiB. Waiting for one server */
-    uint32_t handshake_ms;    /* 0: 10,000. From connecting to the ACK, without
-                                 the time of the handshake callback */
-    uint32_t handshake_cb_ms; /* 0: 30,000. The application's own callback */
+    uint32_t package_in_bytes;  /* 0: 64 KiB. A client's package */
+    uint32_t package_out_bytes; /* 0: 16 MiB - 1 */
+    uint32_t
+        client_queue_bytes;    /* 0: 1 MiB. Waiting for one client. When half
+                                  of it are answers and pushes that are kept,
+                                  we stop reading it until a quarter is left */
+    uint32_t peer_queue_bytes; /* 0: 64 MiB. Waiting for one server */
+    uint32_t handshake_ms;     /* 0: 10,000. From connecting to the ACK, without
+                                  the time of the handshake callback */
+    uint32_t handshake_cb_ms;  /* 0: 30,000. The application's own callback */
     uint32_t requests_in_flight; /* 0: 128 a session; then we stop reading it */
     uint32_t request_ms;         /* 0: 30,000. Then {"code":500} to the client.
                                     Pomelo has no such deadline: a departure, so
@@ -468,6 +486,7 @@ typedef struct pm_connector_opts {
                                    JSON, not with an empty body (which
                                    libpomelo2 dislikes) */
     int send_buffer_bytes; /* SO_SNDBUF of client sockets; 0: the system's */
+    pm_push_policy push_policy; /* of pushes that name none; 0: PM_PUSH_KEEP */
 } pm_connector_opts;
 
 typedef struct pm_rpc_opts_app {
@@ -634,10 +653,15 @@ typedef struct pm_app_events {
                             void *ctx);
     void (*session_closed)(pm_app *app, pm_session *session,
                            pm_close_reason reason, void *ctx);
+    /* A client who was slow (a quarter of client_queue_bytes has waited for it,
+     * or a push was dropped) has taken all of it. */
+    void (*session_drained)(pm_app *app, pm_session *session, void *ctx);
     void (*server_added)(pm_app *app, const pm_server *server, void *ctx);
     void (*server_removed)(pm_app *app, const char *server_id, void *ctx);
     void (*server_up)(pm_app *app, const pm_server *server, void *ctx);
     void (*server_down)(pm_app *app, const pm_server *server, void *ctx);
+    /* The same of a server and peer_queue_bytes. */
+    void (*server_drained)(pm_app *app, const pm_server *server, void *ctx);
     /* The master says that every server of its table runs, or pm_run, when it
      * plays the whole table. Once. */
     void (*all_started)(pm_app *app, void *ctx);
@@ -896,11 +920,19 @@ PM_API pm_err pm_session_sync(pm_session *session, const char *name,
  * without a word. Copied. cb may be NULL. */
 PM_API pm_err pm_session_kick(pm_session *session, const char *reason,
                               pm_done_cb cb, void *ctx);
-/* Pushes one message to this client. route: 1..255 bytes. Borrowed until this
- * call returns. PM_EINVAL (route, body NONE), PM_ECLOSED, PM_ELIMIT (queue
- * full), PM_EPROTOBUF, PM_ESIZE, PM_ENOMEM. */
+/* Pushes one message to this client, by the frontend's push_policy. route:
+ * 1..255 bytes. Borrowed until this call returns. PM_EINVAL (route, body NONE),
+ * PM_ECLOSED, PM_ELIMIT (the queue is full; on the frontend the session is
+ * being closed for it), PM_EDROPPED by its policy, PM_EPROTOBUF, PM_ESIZE,
+ * PM_ENOMEM. */
 PM_API pm_err pm_session_push(pm_session *session, const char *route,
                               pm_body body);
+/* On its frontend: bytes that wait for this client and have not been handed to
+ * the system. 0 on a backend and when closed. */
+PM_API size_t pm_session_queued(const pm_session *session);
+/* On its frontend: pushes to this client that were dropped or replaced by their
+ * policies. 0 on a backend and when closed. */
+PM_API uint64_t pm_session_dropped(const pm_session *session);
 
 /* On a frontend: sessions of this app. Borrowed. `uid` NULL: all sessions. The
  * walk survives sessions that end while it runs. Returns how many were visited;
@@ -987,6 +1019,39 @@ PM_API pm_err pm_channel_push(pm_channel *channel, const char *route,
 PM_API pm_err pm_push_uids(pm_app *app, const char *route, pm_body body,
                            const pm_receiver *receivers, size_t count,
                            pm_push_cb cb, void *ctx);
+
+/* The general form of the three above: to whom, and how it waits for a client
+ * who reads too slowly. All is borrowed until the call returns. */
+typedef struct pm_push_opts {
+    size_t size;
+    const char *route;
+    pm_body body;
+    pm_push_policy policy;
+    const char *key; /* of PM_PUSH_REPLACE: at most 255 bytes; NULL: all pushes
+                        of the route are of one key */
+    /* One of these three. */
+    pm_session *session;
+    pm_channel *channel;
+    const pm_receiver *receivers;
+    size_t receivers_count;
+} pm_push_opts;
+static inline pm_push_opts pm_push_opts_default(void)
+{
+    pm_push_opts o = PM_ZERO;
+    o.size = sizeof o;
+    return o;
+}
+/* cb: as for pm_channel_push; to a session there is none (NULL). Who drops a
+ * push by its policy is not missed. Errors as for pm_session_push and
+ * pm_channel_push; PM_EINVAL also the policy, the key, two kinds of receivers.
+ *
+ * The policy goes with the push to other frontends. Between servers it counts
+ * too, when the queue of a link is full (pm_limits.peer_queue_bytes): there
+ * DEFAULT and CLOSE are KEEP, and so is every push with a cb. What is kept is
+ * refused with PM_ELIMIT, what is not PM_EDROPPED; without cb that is returned
+ * when no frontend took it. */
+PM_API pm_err pm_push(pm_app *app, const pm_push_opts *opts, pm_push_cb cb,
+                      void *ctx);
 /* All is borrowed until the call returns. */
 typedef struct pm_broadcast_opts {
     size_t size;
@@ -995,6 +1060,8 @@ typedef struct pm_broadcast_opts {
     pm_body body;
     bool bound_only;          /* only sessions with a uid */
     const char *filter_param; /* for the filters; at most 64 KiB; or NULL */
+    pm_push_policy policy;    /* as in pm_push_opts */
+    const char *key;          /* likewise */
 } pm_broadcast_opts;
 static inline pm_broadcast_opts pm_broadcast_opts_default(void)
 {
@@ -1193,6 +1260,23 @@ typedef void (*pm_rpc_error_cb)(pm_app *app, const char *method,
 PM_API void pm_app_rpc_error_handler(pm_app *app, pm_rpc_error_cb cb,
                                      void *ctx);
 
+/* What became of pushes to slow receivers, since the start. */
+typedef struct pm_queue_counts {
+    size_t size; /* of the caller's struct, set before the call */
+    /* On a frontend, pushes to clients. */
+    uint64_t dropped_oldest; /* had waited, and made room for others */
+    uint64_t dropped_new;    /* found no room */
+    uint64_t replaced;       /* by a later one of the same key */
+    uint64_t closed;         /* sessions, by PM_CLOSE_QUEUE */
+    uint64_t drained;        /* times that session_drained was told */
+    /* To other servers. */
+    uint64_t peer_dropped; /* pushes */
+    uint64_t peer_refused; /* calls, answers and pushes that found no room:
+                              PM_ELIMIT */
+} pm_queue_counts;
+/* PM_EINVAL */
+PM_API pm_err pm_queue_counts_get(const pm_app *app, pm_queue_counts *counts);
+
 /* ==== Cluster =========================================================== */
 /* Servers of the table; NULL type: all. Table order; borrowed until the table
  * changes. */
@@ -1202,6 +1286,9 @@ PM_API const pm_server *pm_server_at(const pm_app *app, const char *type,
 PM_API const pm_server *pm_server_find(const pm_app *app, const char *id);
 /* Is there a link to it (or is it this app)? */
 PM_API bool pm_server_is_up(const pm_app *app, const char *id);
+/* Bytes that wait for it and have not been handed to the system; 0: none, or
+ * no such server. */
+PM_API size_t pm_server_queued(const pm_app *app, const char *id);
 /* Changes the table at run time. `server` is copied. PM_EINVAL, PM_EEXIST,
  * PM_ENOTFOUND, PM_ENOMEM */
 PM_API pm_err pm_server_add(pm_app *app, const pm_server *server);

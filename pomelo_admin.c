@@ -615,8 +615,10 @@ static void admin_closed(pmi_conn *conn, pm_close_reason why, void *ctx)
         link->ops->closed(link, why);
 }
 
-static const pmi_conn_events admin_events = {admin_data, admin_message,
-                                             admin_open, NULL, admin_closed};
+static const pmi_conn_events admin_events = {.data = admin_data,
+                                             .message = admin_message,
+                                             .open = admin_open,
+                                             .closed = admin_closed};
 
 /* ---- Life -------------------------------------------------------------- */
 

@@ -53,6 +53,8 @@ void pmi_app_session_bound(pm_app *app, pm_session *session);
 void pmi_app_session_unbound(pm_app *app, pm_session *session, const char *uid);
 void pmi_app_session_closed(pm_app *app, pm_session *session,
                             pm_close_reason reason);
+void pmi_app_session_drained(pm_app *app, pm_session *session);
+void pmi_app_server_drained(pm_app *app, const pm_server *server);
 void pmi_app_server_added(pm_app *app, const pm_server *server);
 void pmi_app_server_removed(pm_app *app, const char *id);
 void pmi_app_server_up(pm_app *app, const pm_server *server);

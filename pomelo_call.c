@@ -24,8 +24,8 @@ struct pm_call {
     uint64_t began_us, deadline_us, trace_id;
     pmi_histogram **times; /* of what it asks for; NULL: nobody's */
     pm_body body;
-    pm_slice extra;
-    uint8_t *owned; /* body and extra, when kept */
+    pm_slice extra, manner;
+    uint8_t *owned; /* body, extra and manner, when kept */
     struct cJSON *tree;
     void (*gone)(pm_call *call, void *ctx);
     void *gone_ctx;
@@ -138,7 +138,7 @@ void pmi_asked_frame(pmi_asked *asked, pmi_peer *peer, const pmi_frame *frame)
         pmi_count(asked->app, PMI_COUNT_UNSERVED_MEMORY);
         refusal.id = frame->id;
         if (!frame->notify)
-            pmi_peer_send(peer, &refusal);
+            pmi_peer_send(peer, &refusal, NULL);
         return;
     }
     call->peer = peer;
@@ -148,6 +148,7 @@ void pmi_asked_frame(pmi_asked *asked, pmi_peer *peer, const pmi_frame *frame)
     call->notify = frame->notify;
     call->body = frame->body;
     call->extra = frame->extra;
+    call->manner = frame->manner;
     call->deadline_us = call->began_us + (uint64_t)frame->deadline_ms * 1000;
     call_put_name(call->method, frame->method);
     call_put_name(call->caller, pm_text(pmi_peer_id(peer)));
@@ -181,6 +182,7 @@ pm_err pmi_asked_self(pmi_asked *asked, const pmi_rpc_send_opts *opts,
     call->self_id = self_id;
     call->body = opts->body;
     call->extra = opts->extra;
+    call->manner = opts->manner;
     call->deadline_us = call->began_us + (uint64_t)opts->deadline_ms * 1000;
     call_put_name(call->method, opts->method);
     call_put_name(call->caller, pm_text(pm_app_server(asked->app)->id));
@@ -256,7 +258,7 @@ static pm_err call_send_answer(pm_call *call, const pmi_frame *frame)
         return PM_ECLOSED;
     if (call->self_id)
         return call_answer_self(call, frame);
-    return call->peer ? pmi_peer_send(call->peer, frame) : PM_ECLOSED;
+    return call->peer ? pmi_peer_send(call->peer, frame, NULL) : PM_ECLOSED;
 }
 
 pm_err pmi_call_answer(pm_call *call, pm_err err, int code, const char *detail,
@@ -334,22 +336,31 @@ pm_slice pmi_call_extra(const pm_call *call)
     return call->valid ? call->extra : pm_bytes(NULL, 0);
 }
 
+pm_slice pmi_call_manner(const pm_call *call)
+{
+    return call->valid ? call->manner : pm_bytes(NULL, 0);
+}
+
 pm_err pm_call_keep(pm_call *call)
 {
     size_t body = call->body.data.len, extra = call->extra.len;
+    size_t manner = call->manner.len;
     if (!call->valid)
         return PM_ECLOSED;
     if (call->owned)
         return PM_OK;
-    call->owned = pmi_alloc(pmi_loop_env(call->loop), body + extra);
+    call->owned = pmi_alloc(pmi_loop_env(call->loop), body + extra + manner);
     if (!call->owned)
         return PM_ENOMEM;
     if (body)
         memcpy(call->owned, call->body.data.data, body);
     if (extra)
         memcpy(call->owned + body, call->extra.data, extra);
+    if (manner)
+        memcpy(call->owned + body + extra, call->manner.data, manner);
     call->body.data.data = call->owned;
     call->extra.data = call->owned + body;
+    call->manner.data = call->owned + body + extra;
     return PM_OK;
 }
 

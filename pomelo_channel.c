@@ -749,14 +749,23 @@ static pm_err channel_go(pmi_push_job *job, pm_err err, const char *route,
     return err;
 }
 
-pm_err pm_channel_push(pm_channel *channel, const char *route, pm_body body,
-                       pm_push_cb cb, void *ctx)
+static const pmi_manner channel_manner = {PM_PUSH_DEFAULT, {NULL, 0}};
+
+static pm_err channel_push(pm_channel *channel, const char *route, pm_body body,
+                           const pmi_manner *manner, pm_push_cb cb, void *ctx)
 {
     pmi_push_job *job;
     pm_err err = pmi_push_open(&channel->owner->pushes, cb, ctx, &job);
     if (err)
         return err;
+    pmi_push_in_manner(job, manner);
     return channel_go(job, channel_push_groups(channel, job), route, body);
+}
+
+pm_err pm_channel_push(pm_channel *channel, const char *route, pm_body body,
+                       pm_push_cb cb, void *ctx)
+{
+    return channel_push(channel, route, body, &channel_manner, cb, ctx);
 }
 
 /* ---- Pushing to whom the caller names ---------------------------------- */
@@ -802,9 +811,10 @@ static pm_err channel_push_lists(pmi_map *lists, pmi_push_job *job)
     return err;
 }
 
-pm_err pm_push_uids(pm_app *app, const char *route, pm_body body,
-                    const pm_receiver *receivers, size_t count, pm_push_cb cb,
-                    void *ctx)
+static pm_err channel_push_named(pm_app *app, const char *route, pm_body body,
+                                 const pm_receiver *receivers, size_t count,
+                                 const pmi_manner *manner, pm_push_cb cb,
+                                 void *ctx)
 {
     pmi_channels *channels = pmi_app_channels(app);
     const pmi_map *key = &channels->by_name;
@@ -816,6 +826,7 @@ pm_err pm_push_uids(pm_app *app, const char *route, pm_body body,
     err = pmi_push_open(&channels->pushes, cb, ctx, &job);
     if (err)
         return err;
+    pmi_push_in_manner(job, manner);
     pmi_map_init(&lists, channels->env, key->k0, key->k1);
     err = channel_sort(&lists, receivers, count);
     listed = channel_push_lists(&lists, job);
@@ -823,8 +834,45 @@ pm_err pm_push_uids(pm_app *app, const char *route, pm_body body,
     return channel_go(job, err ? err : listed, route, body);
 }
 
+pm_err pm_push_uids(pm_app *app, const char *route, pm_body body,
+                    const pm_receiver *receivers, size_t count, pm_push_cb cb,
+                    void *ctx)
+{
+    return channel_push_named(app, route, body, receivers, count,
+                              &channel_manner, cb, ctx);
+}
+
+static pm_err channel_push_one(const pm_push_opts *opts,
+                               const pmi_manner *manner, pm_push_cb cb)
+{
+    if (cb || opts->channel || opts->receivers_count)
+        return PM_EINVAL;
+    return pmi_session_push(opts->session, opts->route, opts->body, manner);
+}
+
+pm_err pm_push(pm_app *app, const pm_push_opts *opts, pm_push_cb cb, void *ctx)
+{
+    pmi_manner manner;
+    pm_err err;
+    if (!opts || opts->size != sizeof *opts)
+        return PM_EINVAL;
+    err = pmi_manner_make(opts->policy, opts->key, &manner);
+    if (err)
+        return err;
+    if (opts->session)
+        return channel_push_one(opts, &manner, cb);
+    if (!opts->channel)
+        return channel_push_named(app, opts->route, opts->body, opts->receivers,
+                                  opts->receivers_count, &manner, cb, ctx);
+    if (opts->receivers_count)
+        return PM_EINVAL;
+    return channel_push(opts->channel, opts->route, opts->body, &manner, cb,
+                        ctx);
+}
+
 static pm_err channel_broadcast(pmi_channels *channels,
-                                const pm_broadcast_opts *opts, pm_push_cb cb,
+                                const pm_broadcast_opts *opts,
+                                const pmi_manner *manner, pm_push_cb cb,
                                 void *ctx)
 {
     const pmi_audience audience = {opts->bound_only, opts->filter_param};
@@ -834,6 +882,7 @@ static pm_err channel_broadcast(pmi_channels *channels,
     pm_err err = pmi_push_open(&channels->pushes, cb, ctx, &job);
     if (err)
         return err;
+    pmi_push_in_manner(job, manner);
     err = pmi_push_to_all(job, &audience);
     for (size_t i = 0; !err && servers && i < servers->count; i++)
         err = pmi_push_to_server(job, servers->at[i]->pub.id);
@@ -844,12 +893,16 @@ pm_err pm_broadcast(pm_app *app, const pm_broadcast_opts *opts, pm_push_cb cb,
                     void *ctx)
 {
     pm_loop *loop = pm_app_loop(app);
+    pmi_manner manner;
     pm_err err;
     if (!opts || opts->size != sizeof *opts || !opts->frontend_type ||
         pm_text(opts->filter_param).len > PMI_FILTER_PARAM_MAX)
         return PM_EINVAL;
+    err = pmi_manner_make(opts->policy, opts->key, &manner);
+    if (err)
+        return err;
     pmi_loop_enter(loop); /* a filter of ours may free the app */
-    err = channel_broadcast(pmi_app_channels(app), opts, cb, ctx);
+    err = channel_broadcast(pmi_app_channels(app), opts, &manner, cb, ctx);
     pmi_loop_leave(loop);
     return err;
 }

@@ -608,8 +608,10 @@ static void client_closed(pmi_conn *conn, pm_close_reason reason, void *ctx)
     client_lost(client, client_reason(client, reason));
 }
 
-static const pmi_conn_events client_events = {client_data, client_frame,
-                                              client_open, NULL, client_closed};
+static const pmi_conn_events client_events = {.data = client_data,
+                                              .message = client_frame,
+                                              .open = client_open,
+                                              .closed = client_closed};
 
 /* ---- Connecting -------------------------------------------------------- */
 static void client_late(pmi_timer *timer)

@@ -23,6 +23,9 @@ struct pmi_connector {
     pmi_meters meters;
     pmi_admit *admit; /* owned */
     uint64_t closed[PM_CLOSE_COUNT];
+    uint64_t dropped[PMI_DROP_COUNT]; /* pushes, by their terms */
+    uint64_t drained;                 /* slow sessions that have caught up */
+    uint64_t push_keys[2];            /* of hashes: pmi_connector_terms */
 };
 
 /* The application's handshake callback has it until pm_handshake_done. */
@@ -36,6 +39,7 @@ struct pm_handshake {
 /* ---- The one timer of a client ----------------------------------------- */
 
 static void connector_listen(pmi_downlink *down);
+static void connector_expect_heartbeat(pmi_downlink *down);
 
 static void connector_late(pmi_timer *timer)
 {
@@ -43,6 +47,13 @@ static void connector_late(pmi_timer *timer)
     if (down->delayed) {
         down->delayed = false;
         connector_listen(down);
+        return;
+    }
+    if (down->full) { /* we do not listen: but does it? */
+        if (pmi_conn_moved(down->conn))
+            connector_expect_heartbeat(down);
+        else
+            pmi_downlink_close(down, PM_CLOSE_QUEUE);
         return;
     }
     if (down->paused)
@@ -71,7 +82,9 @@ static void connector_expect_heartbeat(pmi_downlink *down)
 /* Reads it again, unless something else is against it. */
 static void connector_listen(pmi_downlink *down)
 {
-    if (down->paused || down->delayed)
+    if (down->full)
+        connector_expect_heartbeat(down); /* that something leaves */
+    if (down->paused || down->delayed || down->full)
         return;
     connector_expect_heartbeat(down);
     pmi_conn_resume(down->conn);
@@ -90,6 +103,8 @@ pm_err pmi_connector_new(pm_app *app, pmi_connector **out)
     pmi_list_init(&connector->all);
     pmi_gatherer_init(&connector->gatherer, app);
     pmi_meters_init(&connector->meters, app, connector_late);
+    connector->push_keys[0] = pmi_loop_random_u64(pm_app_loop(app));
+    connector->push_keys[1] = pmi_loop_random_u64(pm_app_loop(app));
     *out = connector;
     return pmi_admit_new(app, &connector->admit);
 }
@@ -104,6 +119,16 @@ const uint64_t *pmi_connector_closed(const pmi_connector *connector)
     return connector->closed;
 }
 
+const uint64_t *pmi_connector_dropped(const pmi_connector *connector)
+{
+    return connector->dropped;
+}
+
+uint64_t pmi_connector_drained_count(const pmi_connector *connector)
+{
+    return connector->drained;
+}
+
 uint32_t pmi_connector_count(const pmi_connector *connector)
 {
     return connector->count;
@@ -111,13 +136,48 @@ uint32_t pmi_connector_count(const pmi_connector *connector)
 
 /* ---- Sessions' way down ------------------------------------------------ */
 
-static pm_err connector_push(pm_session *session, pm_slice route, pm_body body)
+/* The queue knows a key by a hash of 64 bits of it and its route. */
+pmi_terms pmi_connector_terms(pm_app *app, pm_slice route,
+                              const pmi_manner *manner)
+{
+    const pmi_connector *connector = pmi_app_connector(app);
+    pmi_terms terms = {manner->policy, 0};
+    uint64_t hash;
+    if (terms.policy == PM_PUSH_DEFAULT)
+        terms.policy = pmi_app_connector_opts(app)->push_policy;
+    if (terms.policy != PM_PUSH_REPLACE)
+        return terms;
+    hash = pmi_map_hash(connector->push_keys[0], connector->push_keys[1],
+                        route.data, route.len);
+    terms.key = pmi_map_hash(hash, connector->push_keys[1], manner->key.data,
+                             manner->key.len) |
+                1;
+    return terms;
+}
+
+static pm_err connector_push(pm_session *session, pm_slice route, pm_body body,
+                             const pmi_manner *manner)
 {
     pmi_downlink *down = session->conn;
+    pmi_terms terms;
     if (!down || down->state != PMI_DOWNLINK_WORKING)
         return PM_ECLOSED;
     pmi_count(down->app, PMI_COUNT_PUSH_SESSION);
-    return pmi_downlink_message(down, PMI_MESSAGE_PUSH, 0, route, body);
+    terms = pmi_connector_terms(down->app, route, manner);
+    return pmi_downlink_message(down, PMI_MESSAGE_PUSH, 0, route, body, &terms);
+}
+
+static size_t connector_queued(const pm_session *session)
+{
+    const pmi_downlink *down = session->conn;
+    const pmi_gather *gather = down->gather;
+    return pmi_conn_queued(down->conn) + (gather ? gather->bytes.len : 0);
+}
+
+static uint32_t connector_dropped_of(const pm_session *session)
+{
+    const pmi_downlink *down = session->conn;
+    return pmi_conn_dropped(down->conn);
 }
 
 static void connector_kick(pm_session *session, const char *reason,
@@ -146,7 +206,8 @@ static const char *connector_address(const pm_session *session,
 }
 
 static const pmi_session_ops connector_ops = {
-    connector_push, connector_kick, connector_relaxed, connector_address};
+    connector_push,    connector_kick,   connector_relaxed,
+    connector_address, connector_queued, connector_dropped_of};
 
 /* ---- Handshake --------------------------------------------------------- */
 
@@ -392,15 +453,21 @@ static void connector_package(pmi_downlink *down, const pmi_package *package)
     }
 }
 
-/* Stops reading a client that has too much in flight. True: it is not read, for
- * this reason or another. */
+/* Stops reading a client that has too much in flight, or that does not read
+ * its answers. True: it is not read, for this reason or another. */
 static bool connector_pause(pmi_downlink *down)
 {
     const pm_limits *limits = pmi_app_limits(down->app);
-    if (!down->session || down->session->in_flight < limits->requests_in_flight)
+    if (!down->session)
         return down->delayed;
-    down->paused = true;
-    pmi_count(down->app, PMI_COUNT_PAUSED_IN_FLIGHT);
+    if (down->session->in_flight >= limits->requests_in_flight) {
+        down->paused = true;
+        pmi_count(down->app, PMI_COUNT_PAUSED_IN_FLIGHT);
+    } else if (pmi_conn_want_ease(down->conn)) {
+        down->full = true;
+    } else {
+        return down->delayed;
+    }
     pmi_conn_pause(down->conn);
     return true;
 }
@@ -561,8 +628,40 @@ static void connector_closed(pmi_conn *conn, pm_close_reason reason, void *ctx)
     connector_end(ctx, reason);
 }
 
-static const pmi_conn_events connector_events = {
-    connector_data, connector_message, NULL, NULL, connector_closed};
+/* Its answers have gone out far enough. */
+static void connector_eased(pmi_conn *conn, void *ctx)
+{
+    pmi_downlink *down = ctx;
+    (void)conn;
+    down->full = false;
+    connector_listen(down);
+}
+
+static void connector_dropped(pmi_conn *conn, pmi_drop why, uint32_t n,
+                              void *ctx)
+{
+    pmi_downlink *down = ctx;
+    (void)conn;
+    pmi_app_connector(down->app)->dropped[why] += n;
+}
+
+static void connector_caught_up(pmi_conn *conn, void *ctx)
+{
+    pmi_downlink *down = ctx;
+    (void)conn;
+    if (!down->session)
+        return;
+    pmi_app_connector(down->app)->drained++;
+    pmi_app_session_drained(down->app, down->session);
+}
+
+static const pmi_conn_events connector_events = {.dropped = connector_dropped,
+                                                 .caught_up =
+                                                     connector_caught_up,
+                                                 .eased = connector_eased,
+                                                 .data = connector_data,
+                                                 .message = connector_message,
+                                                 .closed = connector_closed};
 
 static uint32_t connector_room(const pmi_connector *connector)
 {

@@ -27,18 +27,29 @@ uint32_t pmi_connector_count(const pmi_connector *connector);
 struct pmi_gatherer *pmi_connector_gatherer(pm_app *app);
 /* Connections closed so far, by reason. */
 const uint64_t *pmi_connector_closed(const pmi_connector *connector);
+/* Pushes dropped so far, by pmi_drop, and how often a slow session has caught
+ * up. */
+const uint64_t *pmi_connector_dropped(const pmi_connector *connector);
+uint64_t pmi_connector_drained_count(const pmi_connector *connector);
 
 /* One push, encoded once per framing and shared by reference. */
 typedef struct pmi_push {
     pmi_chunk *chunk;  /* [room for a WebSocket head][package] */
     size_t package_at; /* stream connections send from here */
     size_t frame_at;   /* WebSocket connections from here */
+    pmi_chunk *lean;   /* the same without spare room, for slow clients; NULL:
+                          none needed it yet */
+    pmi_terms terms;
 } pmi_push;
+/* How a push waits in a client's queue. */
+pmi_terms pmi_connector_terms(pm_app *app, pm_slice route,
+                              const pmi_manner *manner);
 /* PM_EINVAL, PM_ESIZE, PM_EPROTOBUF, PM_ENOMEM */
 pm_err pmi_connector_encode_push(pm_app *app, pm_slice route, pm_body body,
-                                 pmi_push *out);
-/* The same bytes to one more session of this frontend. */
-pm_err pmi_connector_send_push(pm_session *session, const pmi_push *push);
+                                 const pmi_manner *manner, pmi_push *out);
+/* The same bytes to one more session of this frontend. PM_EDROPPED: its queue
+ * is full. */
+pm_err pmi_connector_send_push(pm_session *session, pmi_push *push);
 void pmi_push_fini(pmi_push *push);
 
 #endif

@@ -114,8 +114,18 @@ static pmi_buf *downlink_gather(pmi_downlink *down)
     return &down->gather->bytes;
 }
 
+/* What is refused for want of room ends the connection. */
+static pm_err downlink_refused(pmi_downlink *down, pm_err err)
+{
+    if (err == PM_ELIMIT)
+        pmi_downlink_close(down, PM_CLOSE_QUEUE);
+    return err;
+}
+
+/* Packages are gathered for a client who keeps up. For one who does not each
+ * waits on its own terms. */
 static pm_err downlink_gather_bytes(pmi_downlink *down, const pm_slice *parts,
-                                    size_t count)
+                                    size_t count, const pmi_terms *terms)
 {
     pmi_buf *gather = downlink_gather(down);
     size_t was, len = 0;
@@ -124,9 +134,10 @@ static pm_err downlink_gather_bytes(pmi_downlink *down, const pm_slice *parts,
     was = gather->len;
     for (size_t i = 0; i < count; i++)
         len += parts[i].len;
-    if (len > gather->max - was) {
-        pmi_downlink_close(down, PM_CLOSE_QUEUE);
-        return PM_ELIMIT;
+    if (pmi_conn_is_slow(down->conn) || len > gather->max - was) {
+        pmi_downlink_flush(down);
+        return downlink_refused(
+            down, pmi_conn_offer(down->conn, parts, count, terms));
     }
     for (size_t i = 0; i < count; i++)
         pmi_buf_add(gather, parts[i].data, parts[i].len);
@@ -137,19 +148,20 @@ static pm_err downlink_gather_bytes(pmi_downlink *down, const pm_slice *parts,
     return PM_ENOMEM;
 }
 
-pm_err pmi_downlink_data(pmi_downlink *down, pm_slice head, pm_slice body)
+pm_err pmi_downlink_data(pmi_downlink *down, pm_slice head, pm_slice body,
+                         const pmi_terms *terms)
 {
     const pm_connector_opts *opts = pmi_app_connector_opts(down->app);
     uint8_t package[PMI_PACKAGE_HEAD];
     pm_slice parts[3] = {{package, sizeof package}, head, body};
-    if (opts->scheduler == PM_SCHEDULER_DIRECT)
-        return pmi_downlink_package(down, PMI_PACKAGE_DATA, parts + 1, 2, 0);
     if (head.len + body.len > pmi_app_limits(down->app)->package_out_bytes)
         return PM_ESIZE;
     if (down->state == PMI_DOWNLINK_CLOSED)
         return PM_ECLOSED;
     pmi_proto_package_head(package, PMI_PACKAGE_DATA, head.len + body.len);
-    return downlink_gather_bytes(down, parts, 3);
+    if (opts->scheduler == PM_SCHEDULER_BUFFER)
+        return downlink_gather_bytes(down, parts, 3, terms);
+    return downlink_refused(down, pmi_conn_offer(down->conn, parts, 3, terms));
 }
 
 /* ---- Messages ---------------------------------------------------------- */
@@ -178,7 +190,8 @@ static uint16_t downlink_code(pm_app *app, uint8_t type, pm_slice route)
 }
 
 pm_err pmi_downlink_message(pmi_downlink *down, uint8_t type, uint32_t id,
-                            pm_slice route, pm_body body)
+                            pm_slice route, pm_body body,
+                            const pmi_terms *terms)
 {
     uint8_t head[PMI_MESSAGE_HEAD_MAX];
     size_t head_len = pmi_proto_message_head(
@@ -190,7 +203,7 @@ pm_err pmi_downlink_message(pmi_downlink *down, uint8_t type, uint32_t id,
         return PM_EINVAL;
     err = downlink_encode(down->app, route, body, &store, &bytes);
     if (err == PM_OK)
-        err = pmi_downlink_data(down, pm_bytes(head, head_len), bytes);
+        err = pmi_downlink_data(down, pm_bytes(head, head_len), bytes, terms);
     pmi_buf_fini(&store);
     return err;
 }
@@ -204,11 +217,12 @@ pm_err pmi_downlink_answer(pm_request *req, const pm_response *response)
     if (!down)
         return PM_ECLOSED;
     err = pmi_downlink_message(down, PMI_MESSAGE_RESPONSE, req->wire_id,
-                               pm_text(req->route), response->body);
+                               pm_text(req->route), response->body, NULL);
     if (err == PM_OK || err == PM_ECLOSED || err == PM_ELIMIT)
         return err;
     pmi_downlink_message(down, PMI_MESSAGE_RESPONSE, req->wire_id,
-                         pm_bytes(NULL, 0), pm_body_text("{\"code\":500}"));
+                         pm_bytes(NULL, 0), pm_body_text("{\"code\":500}"),
+                         NULL);
     return err;
 }
 
@@ -236,7 +250,7 @@ void pmi_downlink_kick(pmi_downlink *down, const char *reason,
 /* ---- One push for many ------------------------------------------------- */
 
 pm_err pmi_connector_encode_push(pm_app *app, pm_slice route, pm_body body,
-                                 pmi_push *out)
+                                 const pmi_manner *manner, pmi_push *out)
 {
     uint8_t head[PMI_MESSAGE_HEAD_MAX], *p;
     size_t head_len, len, frame;
@@ -274,12 +288,30 @@ pm_err pmi_connector_encode_push(pm_app *app, pm_slice route, pm_body body,
             (uint32_t)(DOWNLINK_FRAME_ROOM + PMI_PACKAGE_HEAD + len);
     }
     pmi_buf_fini(&store);
+    out->lean = NULL;
+    out->terms = pmi_connector_terms(app, route, manner);
     return err;
 }
 
-pm_err pmi_connector_send_push(pm_session *session, const pmi_push *push)
+/* The same bytes in a chunk of their size, once for all who are slow: there it
+ * will lie for long. Without memory for that the first one has to do. */
+static pmi_chunk *downlink_lean(pm_app *app, pmi_push *push)
+{
+    pmi_chunk *chunk = push->chunk;
+    if (push->lean || chunk->cap < 2 * chunk->len)
+        return push->lean ? push->lean : chunk;
+    push->lean = pmi_chunk_new(pmi_app_env(app), chunk->len);
+    if (!push->lean)
+        return chunk;
+    memcpy(push->lean->data, chunk->data, chunk->len);
+    push->lean->len = chunk->len;
+    return push->lean;
+}
+
+pm_err pmi_connector_send_push(pm_session *session, pmi_push *push)
 {
     pmi_downlink *down = session->conn;
+    pmi_chunk *chunk = push->chunk;
     pm_slice package;
     bool ws;
     pm_err err;
@@ -288,18 +320,20 @@ pm_err pmi_connector_send_push(pm_session *session, const pmi_push *push)
     if (pmi_app_connector_opts(down->app)->scheduler == PM_SCHEDULER_BUFFER) {
         package = pm_bytes(push->chunk->data + push->package_at,
                            push->chunk->len - push->package_at);
-        return downlink_gather_bytes(down, &package, 1);
+        return downlink_gather_bytes(down, &package, 1, &push->terms);
     }
     ws = pmi_conn_framing(down->conn) == PMI_FRAMING_WS;
-    err = pmi_conn_send_chunk(down->conn, push->chunk,
-                              ws ? push->frame_at : push->package_at, 0);
-    if (err == PM_ELIMIT)
-        pmi_downlink_close(down, PM_CLOSE_QUEUE);
-    return err;
+    if (pmi_conn_is_slow(down->conn))
+        chunk = downlink_lean(down->app, push);
+    err = pmi_conn_offer_chunk(down->conn, chunk,
+                               ws ? push->frame_at : push->package_at,
+                               &push->terms);
+    return PMI_LIKELY(err == PM_OK) ? err : downlink_refused(down, err);
 }
 
 void pmi_push_fini(pmi_push *push)
 {
     pmi_chunk_unref(push->chunk);
-    push->chunk = NULL;
+    pmi_chunk_unref(push->lean);
+    push->chunk = push->lean = NULL;
 }

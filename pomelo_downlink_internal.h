@@ -38,6 +38,7 @@ typedef struct pmi_downlink {
     uint32_t state : 4;
     bool greeted : 1; /* answer is on its way: ACKs count from the next chunk */
     bool paused : 1;  /* too many requests in flight */
+    bool full : 1;    /* too many answers wait for it: not read */
     bool reading : 1; /* a chunk of it is being looked at */
     bool metered : 1; /* packages pass pmi_meter_package */
     bool delayed : 1; /* over its rate: not read before the timer says so */
@@ -57,11 +58,14 @@ void pmi_gatherer_fini(pmi_gatherer *gatherer);
 pm_err pmi_downlink_package(pmi_downlink *down, uint8_t type,
                             const pm_slice *parts, size_t count,
                             unsigned flags);
-/* The same for a DATA package, by the scheduler. */
-pm_err pmi_downlink_data(pmi_downlink *down, pm_slice head, pm_slice body);
+/* The same for a DATA package, by the scheduler and on these terms (NULL:
+ * kept). PM_EDROPPED: by its terms. */
+pm_err pmi_downlink_data(pmi_downlink *down, pm_slice head, pm_slice body,
+                         const pmi_terms *terms);
 /* A message: encoded by its route's schema, its route numbered. */
 pm_err pmi_downlink_message(pmi_downlink *down, uint8_t type, uint32_t id,
-                            pm_slice route, pm_body body);
+                            pm_slice route, pm_body body,
+                            const pmi_terms *terms);
 /* What pmi_handler_message wants. */
 pm_err pmi_downlink_answer(pm_request *req, const pm_response *response);
 /* Sends the reason (NULL: no KICK package) and closes. */

@@ -23,7 +23,8 @@ enum {
     FRAME_INCARNATION = 16,
     FRAME_NONCE = 17,
     FRAME_MAC = 18,
-    FRAME_VERSION = 19
+    FRAME_VERSION = 19,
+    FRAME_MANNER = 20
 };
 
 /* sint32 of protobuf: small negative numbers stay short. */
@@ -99,6 +100,9 @@ static void frame_take(pmi_frame *out, const pmi_pb_field *field)
         break;
     case FRAME_VERSION:
         out->version = (uint32_t)field->number;
+        break;
+    case FRAME_MANNER:
+        out->manner = field->bytes;
         break;
     default:
         break; /* a newer peer's: not for us */
@@ -193,6 +197,7 @@ pm_err pmi_frame_encode(const pmi_frame *frame, pmi_frame_out *out)
         frame_bytes(&w, FRAME_NONCE, frame->nonce);
         frame_bytes(&w, FRAME_MAC, frame->mac);
     }
+    frame_bytes(&w, FRAME_MANNER, frame->manner);
     frame_bytes(&w, FRAME_EXTRA, frame->extra);
     frame_bytes(&w, FRAME_BODY, frame->body.data);
     frame_end_run(&w);

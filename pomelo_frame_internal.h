@@ -36,6 +36,7 @@ typedef struct pmi_frame {
     uint64_t trace_id;
     int32_t err, code; /* ANSWER */
     pm_slice method, detail, extra;
+    pm_slice manner; /* of a push: policy (1) and key; empty: the default */
     pm_body body;
     /* HELLO, PROOF */
     uint32_t version;

@@ -61,7 +61,7 @@ static void meter_idle(pmi_timer *timer)
     pm_loop *loop = pm_app_loop(down->app);
     uint64_t now = pmi_loop_now_us(loop), limit = meter->meters->idle_us;
     /* Who waits for an answer, or is not listened to, is not idle. */
-    if (down->session->in_flight || down->delayed)
+    if (down->session->in_flight || down->delayed || down->full)
         meter->heard_us = now;
     if (now - meter->heard_us >= limit)
         pmi_downlink_kick(down, "idle", PM_CLOSE_IDLE);
@@ -121,13 +121,14 @@ static pm_slice meter_route(const pmi_downlink *down, const pmi_message *msg)
 static void meter_tell(pmi_downlink *down, uint32_t id, pm_slice route,
                        pm_body answer)
 {
-    pm_err err =
-        pmi_downlink_message(down, PMI_MESSAGE_RESPONSE, id, route, answer);
+    pm_err err = pmi_downlink_message(down, PMI_MESSAGE_RESPONSE, id, route,
+                                      answer, NULL);
     if (err == PM_OK || err == PM_ECLOSED || err == PM_ELIMIT)
         return;
     /* The hook's answer can not be sent: ours always can. */
-    err = pmi_downlink_message(down, PMI_MESSAGE_RESPONSE, id,
-                               pm_bytes(NULL, 0), pm_body_text(meter_answer));
+    err =
+        pmi_downlink_message(down, PMI_MESSAGE_RESPONSE, id, pm_bytes(NULL, 0),
+                             pm_body_text(meter_answer), NULL);
     if (err == PM_ENOMEM)
         pmi_downlink_close(down, PM_CLOSE_MEMORY);
 }

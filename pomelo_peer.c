@@ -81,11 +81,21 @@ static pmi_proof peer_proof(const pmi_peer *peer, pm_slice other)
     return proof;
 }
 
-static pm_err peer_write(pmi_peer *peer, const pmi_frame *frame)
+static pm_err peer_offer(pmi_peer *peer, const pmi_frame *frame,
+                         const pmi_terms *terms)
 {
     pmi_frame_out out;
     pm_err err = pmi_frame_encode(frame, &out);
-    return err ? err : pmi_conn_send(peer->conn, out.parts, out.count, 0);
+    if (err)
+        return err;
+    err = pmi_conn_offer(peer->conn, out.parts, out.count, terms);
+    peer->owner->full += err == PM_ELIMIT;
+    return err;
+}
+
+static pm_err peer_write(pmi_peer *peer, const pmi_frame *frame)
+{
+    return peer_offer(peer, frame, NULL);
 }
 
 static pm_err peer_say(pmi_peer *peer, pmi_frame_kind kind)
@@ -503,8 +513,32 @@ static void peer_open(pmi_conn *conn, void *ctx)
         peer_close(peer, PM_CLOSE_MEMORY);
 }
 
-static const pmi_conn_events peer_events = {peer_data, peer_message, peer_open,
-                                            NULL, peer_closed};
+static void peer_dropped(pmi_conn *conn, pmi_drop why, uint32_t n, void *ctx)
+{
+    pmi_peer *peer = ctx;
+    (void)conn;
+    (void)why;
+    peer->owner->dropped += n;
+}
+
+static void peer_caught_up(pmi_conn *conn, void *ctx)
+{
+    pmi_peer *peer = ctx;
+    pm_app *app = peer->owner->app;
+    pmi_server *server = NULL;
+    (void)conn;
+    if (peer->state == PMI_PEER_UP)
+        server = pmi_cluster_find(pmi_app_cluster(app), pmi_peer_id(peer));
+    if (server)
+        pmi_app_server_drained(app, &server->pub);
+}
+
+static const pmi_conn_events peer_events = {.dropped = peer_dropped,
+                                            .caught_up = peer_caught_up,
+                                            .data = peer_data,
+                                            .message = peer_message,
+                                            .open = peer_open,
+                                            .closed = peer_closed};
 
 /* ---- Dialling ---------------------------------------------------------- */
 
@@ -603,20 +637,34 @@ pm_err pmi_peer_ready(const pmi_peer *peer)
     return ready && !peer->draining ? PM_OK : PM_EDOWN;
 }
 
-pm_err pmi_peer_send(pmi_peer *peer, const pmi_frame *frame)
+/* Before the link is there nothing is put on a scale: what there is no room
+ * for is refused, or dropped when its terms allow it. */
+static pm_err peer_no_room(pmi_peers *peers, const pmi_terms *terms)
+{
+    if (terms && terms->policy != PM_PUSH_KEEP &&
+        terms->policy != PM_PUSH_CLOSE) {
+        peers->dropped++;
+        return PM_EDROPPED;
+    }
+    peers->full++;
+    return PM_ELIMIT;
+}
+
+pm_err pmi_peer_send(pmi_peer *peer, const pmi_frame *frame,
+                     const pmi_terms *terms)
 {
     pmi_frame_out out;
     size_t was = peer->waiting.len;
     pm_err err;
     if (peer->state == PMI_PEER_UP)
-        return peer_write(peer, frame);
+        return peer_offer(peer, frame, terms);
     if (peer->state != PMI_PEER_FIRST_DIAL)
         return PM_EDOWN;
     err = pmi_frame_encode(frame, &out);
     if (err)
         return err;
     if (out.total > peer->waiting.max - was)
-        return PM_ELIMIT;
+        return peer_no_room(peer->owner, terms);
     for (size_t i = 0; i < out.count; i++)
         pmi_buf_add(&peer->waiting, out.parts[i].data, out.parts[i].len);
     if (!peer->waiting.failed)
@@ -624,6 +672,20 @@ pm_err pmi_peer_send(pmi_peer *peer, const pmi_frame *frame)
     peer->waiting.len = was;
     peer->waiting.failed = false;
     return PM_ENOMEM;
+}
+
+size_t pmi_peer_queued(const pmi_peer *peer)
+{
+    return peer->waiting.len + (peer->conn ? pmi_conn_queued(peer->conn) : 0);
+}
+
+size_t pm_server_queued(const pm_app *app, const char *id)
+{
+    const pmi_server *server = pmi_cluster_find(pmi_app_cluster(app), id);
+    if (!server)
+        return 0;
+    return (server->peer ? pmi_peer_queued(server->peer) : 0) +
+           (server->back ? pmi_peer_queued(server->back) : 0);
 }
 
 /* ---- Accepting --------------------------------------------------------- */
@@ -732,8 +794,8 @@ void pmi_peers_drain(pmi_peers *peers)
         if (peer->state != PMI_PEER_UP)
             peer_close(peer, PM_CLOSE_STOP);
         else
-            peer->asked = pmi_peer_send(peer, &drain) == PM_OK &&
-                          pmi_peer_send(peer, &ping) == PM_OK;
+            peer->asked = pmi_peer_send(peer, &drain, NULL) == PM_OK &&
+                          pmi_peer_send(peer, &ping, NULL) == PM_OK;
     }
 }
 

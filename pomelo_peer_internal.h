@@ -70,6 +70,8 @@ typedef struct pmi_peers {
     uint64_t incarnation;
     uint64_t refused[PM_CLOSE_COUNT]; /* links that ended unproven, by reason */
     uint64_t lost[PM_CLOSE_COUNT];    /* proven ones */
+    uint64_t full;    /* frames that found a peer's queue full */
+    uint64_t dropped; /* notifies that were dropped by their terms */
     bool closed;
 } pmi_peers;
 
@@ -97,7 +99,11 @@ void pmi_peer_find_back(pmi_peers *peers, pmi_server *server);
 /* May a call be sent? PM_OK (also while the first try is under way), PM_EDOWN.
  */
 pm_err pmi_peer_ready(const pmi_peer *peer);
-/* PM_ELIMIT: its queue is full. PM_EDOWN, PM_ESIZE, PM_ENOMEM */
-pm_err pmi_peer_send(pmi_peer *peer, const pmi_frame *frame);
+/* PM_ELIMIT: its queue is full. PM_EDROPPED: likewise, and it was dropped by
+ * its terms (NULL: it is kept). PM_EDOWN, PM_ESIZE, PM_ENOMEM */
+pm_err pmi_peer_send(pmi_peer *peer, const pmi_frame *frame,
+                     const pmi_terms *terms);
+/* Bytes that wait for it. */
+size_t pmi_peer_queued(const pmi_peer *peer);
 
 #endif

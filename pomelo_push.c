@@ -22,7 +22,7 @@ enum { PUSH_BOUND_ONLY = 1, PUSH_FILTER_PARAM = 2 };
 /* Jobs and legs kept for the next ones. */
 #define PUSH_SPARE_MAX 64
 /* Of a call's frame: what is neither body nor list. */
-#define PUSH_FRAME_REST 1024u
+#define PUSH_FRAME_REST 2048u
 
 typedef struct push_leg {
     pmi_push_job *job;
@@ -43,6 +43,8 @@ struct pmi_push_job {
     pm_push_cb cb;
     void *ctx;
     const pmi_audience *audience; /* a broadcast's; borrowed until go */
+    pmi_manner manner;            /* its key is borrowed until go */
+    pm_slice manner_bytes;        /* the same as it travels; borrowed */
     pmi_buf extra;                /* the same as it travels */
     uint32_t waiting, reached;
     pm_err err; /* of the first leg that failed */
@@ -54,6 +56,7 @@ typedef struct push_message {
     pmi_pushes *pushes;
     pm_slice route;
     pm_body body;
+    pmi_manner manner;
     pmi_push push;
     bool made;
 } push_message;
@@ -164,7 +167,8 @@ static pm_err push_make(push_message *message)
     if (message->made)
         return PM_OK;
     err = pmi_connector_encode_push(message->pushes->app, message->route,
-                                    message->body, &message->push);
+                                    message->body, &message->manner,
+                                    &message->push);
     if (err)
         return err;
     message->made = true;
@@ -172,13 +176,14 @@ static pm_err push_make(push_message *message)
     return PM_OK;
 }
 
-/* False: the session can not take it, since it is being closed. */
+/* False: the session can not take it, since it is being closed. One that drops
+ * it is there, and not missed. */
 static bool push_hand(push_message *message, pm_session *session)
 {
-    if (pmi_connector_send_push(session, &message->push))
-        return false;
-    message->pushes->delivered++;
-    return true;
+    pm_err err = pmi_connector_send_push(session, &message->push);
+    if (err == PM_OK)
+        message->pushes->delivered++;
+    return err == PM_OK || err == PM_EDROPPED;
 }
 
 /* Ends of connections come on later turns: the ring stays as it is meanwhile.
@@ -316,8 +321,10 @@ void pmi_push_serve(pmi_pushes *pushes, pm_call *call)
     pmi_buf missed;
     pm_err err;
     pmi_buf_init(&missed, pushes->env, PMI_FRAME_MAX);
-    err = push_serve_extra(&message, pmi_call_extra(call),
-                           pm_call_is_notify(call) ? NULL : &missed);
+    err = pmi_manner_read(pmi_call_manner(call), &message.manner);
+    if (err == PM_OK)
+        err = push_serve_extra(&message, pmi_call_extra(call),
+                               pm_call_is_notify(call) ? NULL : &missed);
     push_message_fini(&message);
     push_answer(call, err, pmi_buf_slice(&missed));
     pmi_buf_fini(&missed);
@@ -349,6 +356,8 @@ void pmi_push_serve_broadcast(pmi_pushes *pushes, pm_call *call)
     pmi_audience audience;
     char *param = NULL;
     pm_err err = push_take_audience(pushes->env, extra, &audience, &param);
+    if (err == PM_OK)
+        err = pmi_manner_read(pmi_call_manner(call), &message.manner);
     if (err == PM_OK)
         err = push_hand_all(&message, &audience);
     pmi_free(pushes->env, param);
@@ -393,6 +402,11 @@ static push_leg *push_leg_new(pmi_push_job *job)
     pmi_buf_init(&leg->missed, pushes->env, PMI_FRAME_MAX);
     pmi_list_add(&job->legs, &leg->in_job);
     return leg;
+}
+
+void pmi_push_in_manner(pmi_push_job *job, const pmi_manner *manner)
+{
+    job->manner = *manner;
 }
 
 pm_err pmi_push_to_uids(pmi_push_job *job, pmi_uids *uids)
@@ -625,6 +639,7 @@ static pm_err push_send_here(pmi_push_job *job, pm_slice route, pm_body body)
 {
     push_message message = push_message_of(job->pushes, route, body);
     pm_err err = PM_OK;
+    message.manner = job->manner;
     for (push_leg *l = NULL; !err && (l = push_leg_after(job, l));)
         if (push_is_here(l))
             err = push_leg_here(l, &message);
@@ -639,6 +654,7 @@ static void push_leg_send(push_leg *leg, pm_slice route, pm_body body)
                               .method = route,
                               .server_id = leg->server_id,
                               .extra = push_leg_extra(leg),
+                              .manner = job->manner_bytes,
                               .body = body};
     pm_err err =
         pmi_rpc_send(pmi_app_rpc(job->pushes->app), &send,
@@ -666,8 +682,10 @@ static bool push_is_refused(const pmi_push_job *job)
 
 pm_err pmi_push_go(pmi_push_job *job, const char *route, pm_body body)
 {
+    uint8_t manner[PMI_MANNER_BYTES];
     pm_slice name = pm_text(route);
     pm_err err = push_check(job, name, body);
+    job->manner_bytes = pmi_manner_write(&job->manner, manner);
     if (err == PM_OK)
         err = push_send_here(job, name, body);
     for (push_leg *l = NULL; !err && (l = push_leg_after(job, l));)

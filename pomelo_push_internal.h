@@ -57,6 +57,8 @@ typedef struct pmi_push_job pmi_push_job;
 /* cb may be NULL. PM_ENOMEM */
 pm_err pmi_push_open(pmi_pushes *pushes, pm_push_cb cb, void *ctx,
                      pmi_push_job **out);
+/* Its key is borrowed until the job goes. */
+void pmi_push_in_manner(pmi_push_job *job, const pmi_manner *manner);
 /* Refers to the list. PM_ENOMEM */
 pm_err pmi_push_to_uids(pmi_push_job *job, pmi_uids *uids);
 /* A broadcast: to these sessions, once, then to which servers. All is borrowed

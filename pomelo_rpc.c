@@ -54,6 +54,7 @@ struct pmi_rpc {
     rpc_slot *slots;
     uint32_t slots_count, free_slot; /* first free + 1 */
     uint32_t busy;                   /* asked for and not completed */
+    uint64_t push_keys[2];           /* of hashes: rpc_terms */
     uint64_t last_trace; /* starts anywhere: servers draw different ones */
     rpc_call *spare_calls;
     uint32_t spares;
@@ -216,6 +217,28 @@ static pmi_peer *rpc_link_for(const pmi_server *server, pmi_op op)
     return to_sessions && server->back ? server->back : server->peer;
 }
 
+/* How a notify waits for a peer that is slow. What replaces something replaces
+ * what went to the same receivers by the same route. */
+static const pmi_terms *
+rpc_terms(const pmi_rpc *rpc, const pmi_rpc_send_opts *opts, pmi_terms *terms)
+{
+    const pm_slice parts[] = {opts->manner, opts->method, opts->extra};
+    uint64_t key = (uint64_t)opts->op + 1;
+    if (!opts->manner.len)
+        return NULL;
+    terms->policy = (pm_push_policy) * (const uint8_t *)opts->manner.data;
+    /* A link is not closed for a push. */
+    if (terms->policy == PM_PUSH_DEFAULT || terms->policy == PM_PUSH_CLOSE)
+        terms->policy = PM_PUSH_KEEP;
+    for (size_t i = 0; i < PMI_COUNT(parts); i++)
+        if (terms->policy == PM_PUSH_REPLACE)
+            key = pmi_map_hash(rpc->push_keys[0] ^ key, rpc->push_keys[1],
+                               parts[i].data, parts[i].len) |
+                  1;
+    terms->key = key;
+    return terms;
+}
+
 /* Puts the frame on its way. What is refused here is the caller's own business
  * (memory, size, the queue's limit); PM_EDOWN is the target's. call NULL: a
  * notify. */
@@ -224,6 +247,7 @@ static pm_err rpc_transmit(pmi_rpc *rpc, const pmi_rpc_send_opts *opts,
 {
     pmi_peer *peer = rpc_link_for(server, opts->op);
     pmi_frame frame = {.kind = PMI_FRAME_CALL};
+    pmi_terms terms;
     pm_err err;
     if (rpc_is_self(rpc, server))
         return pmi_asked_self(&rpc->asked, opts, call ? call->id : UINT64_MAX);
@@ -239,8 +263,10 @@ static pm_err rpc_transmit(pmi_rpc *rpc, const pmi_rpc_send_opts *opts,
     frame.trace_id = opts->trace_id;
     frame.method = opts->method;
     frame.extra = opts->extra;
+    frame.manner = opts->manner;
     frame.body = opts->body;
-    err = pmi_peer_send(peer, &frame);
+    err =
+        pmi_peer_send(peer, &frame, call ? NULL : rpc_terms(rpc, opts, &terms));
     if (err == PM_OK && call) {
         call->peer = peer;
         pmi_list_remove(&call->in_peer);
@@ -616,6 +642,8 @@ pm_err pmi_rpc_new(pm_app *app, pmi_rpc **out)
     rpc->app = app;
     rpc->env = env;
     rpc->last_trace = pmi_loop_random_u64(pm_app_loop(app)) >> RPC_TRACE_SHIFT;
+    rpc->push_keys[0] = pmi_loop_random_u64(pm_app_loop(app));
+    rpc->push_keys[1] = pmi_loop_random_u64(pm_app_loop(app));
     pmi_list_init(&rpc->loose);
     pmi_asked_init(&rpc->asked, app);
     rpc->asked.answer_self = rpc_answer_self;

@@ -31,7 +31,9 @@ typedef struct pmi_rpc_send_opts {
     const char *server_id; /* NULL: a server of `type`, chosen by `param` */
     pm_slice type;
     pm_param param;
-    pm_slice extra; /* the operation's own bytes */
+    pm_slice extra;  /* the operation's own bytes */
+    pm_slice manner; /* of a push: pmi_frame.manner. A notify waits for a peer
+                        that is slow in this manner too, others are kept */
     pm_body body;
     uint32_t deadline_ms; /* 0: the app's default */
     uint64_t trace_id;    /* 0: drawn */
@@ -58,8 +60,9 @@ bool pmi_rpc_forget(pmi_rpc *rpc, uint64_t call_id);
  * pmi_call_answer. */
 void pmi_rpc_serve(pmi_rpc *rpc, pmi_op op,
                    void (*serve)(pm_app *app, pm_call *call));
-pm_slice pmi_call_extra(const pm_call *call); /* borrowed until serve returns,
-                                                 or kept by pm_call_keep */
+pm_slice pmi_call_extra(const pm_call *call);  /* borrowed until serve returns,
+                                                  or kept by pm_call_keep */
+pm_slice pmi_call_manner(const pm_call *call); /* likewise */
 /* Ends the call with a result of any kind. detail may be NULL. */
 pm_err pmi_call_answer(pm_call *call, pm_err err, int code, const char *detail,
                        pm_body body, pm_slice extra);

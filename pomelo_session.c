@@ -354,6 +354,16 @@ bool pm_session_is_closed(const pm_session *session)
     return session->closed || !session->app;
 }
 
+size_t pm_session_queued(const pm_session *session)
+{
+    return session->conn ? session->ops->queued(session) : 0;
+}
+
+uint64_t pm_session_dropped(const pm_session *session)
+{
+    return session->conn ? session->ops->dropped(session) : 0;
+}
+
 void pm_session_set_data(pm_session *session, void *data)
 {
     session->data = data;

@@ -453,29 +453,60 @@ pm_err pm_session_kick(pm_session *session, const char *reason, pm_done_cb cb,
     return err;
 }
 
-/* One receiver of a push, as pomelo_channel serves it: by session id. */
-static pm_err session_push_far(pm_session *session, const char *route,
-                               pm_body body)
+/* ---- Pushes ------------------------------------------------------------ */
+
+pm_err pmi_manner_make(pm_push_policy policy, const char *key, pmi_manner *out)
 {
-    const pmi_env *env = pmi_loop_env(session->loop);
+    out->policy = policy;
+    out->key = pm_text(key);
+    return (unsigned)policy > PM_PUSH_CLOSE || out->key.len > PMI_MANNER_KEY_MAX
+               ? PM_EINVAL
+               : PM_OK;
+}
+
+pm_slice pmi_manner_write(const pmi_manner *manner,
+                          uint8_t room[PMI_MANNER_BYTES])
+{
+    if (manner->policy == PM_PUSH_DEFAULT && !manner->key.len)
+        return pm_bytes(NULL, 0);
+    room[0] = (uint8_t)manner->policy;
+    if (manner->key.len)
+        memcpy(room + 1, manner->key.data, manner->key.len);
+    return pm_bytes(room, 1 + manner->key.len);
+}
+
+pm_err pmi_manner_read(pm_slice bytes, pmi_manner *out)
+{
+    pmi_cursor in = pmi_cursor_of(bytes.data, bytes.len);
+    memset(out, 0, sizeof *out);
+    if (!bytes.len)
+        return PM_OK;
+    out->policy = (pm_push_policy)pmi_cursor_byte(&in);
+    out->key = pmi_cursor_bytes(&in, pmi_cursor_left(&in));
+    return (unsigned)out->policy > PM_PUSH_CLOSE ||
+                   out->key.len > PMI_MANNER_KEY_MAX
+               ? PM_EFRAME
+               : PM_OK;
+}
+
+/* One receiver of a push, as pomelo_push serves it: by session id. */
+static pm_err session_push_far(pm_session *session, const char *route,
+                               pm_body body, const pmi_manner *manner)
+{
+    uint8_t sid[1 + 8] = {PMI_PUSH_BY_SID}, words[PMI_MANNER_BYTES];
     pmi_rpc_send_opts send = {.op = PMI_OP_PUSH,
                               .method = pm_text(route),
                               .server_id = session->frontend_id,
+                              .extra = {sid, sizeof sid},
                               .body = body};
-    pmi_buf extra;
-    pm_err err;
-    pmi_buf_init(&extra, env, 16);
-    pmi_buf_add_byte(&extra, PMI_PUSH_BY_SID);
-    session_put_number(&extra, session->id);
-    send.extra = pmi_buf_slice(&extra);
-    err = extra.failed ? PM_ENOMEM
-                       : pmi_rpc_send(pmi_app_rpc(session->app), &send, NULL,
-                                      NULL, NULL);
-    pmi_buf_fini(&extra);
-    return err;
+    pmi_put_be32(sid + 1, (uint32_t)(session->id >> 32));
+    pmi_put_be32(sid + 5, (uint32_t)session->id);
+    send.manner = pmi_manner_write(manner, words);
+    return pmi_rpc_send(pmi_app_rpc(session->app), &send, NULL, NULL, NULL);
 }
 
-pm_err pm_session_push(pm_session *session, const char *route, pm_body body)
+pm_err pmi_session_push(pm_session *session, const char *route, pm_body body,
+                        const pmi_manner *manner)
 {
     size_t len = route ? strlen(route) : 0;
     if (len == 0 || len > 255 || body.kind == PM_BODY_NONE)
@@ -483,8 +514,14 @@ pm_err pm_session_push(pm_session *session, const char *route, pm_body body)
     if (pm_session_is_closed(session))
         return PM_ECLOSED;
     if (session->ops)
-        return session->ops->push(session, pm_text(route), body);
-    return session_push_far(session, route, body);
+        return session->ops->push(session, pm_text(route), body, manner);
+    return session_push_far(session, route, body, manner);
+}
+
+pm_err pm_session_push(pm_session *session, const char *route, pm_body body)
+{
+    static const pmi_manner manner = {PM_PUSH_DEFAULT, {NULL, 0}};
+    return pmi_session_push(session, route, body, &manner);
 }
 
 /* ---- Look-ups and kicks from anywhere ---------------------------------- */

@@ -24,15 +24,32 @@ enum {
     PMI_PUSH_BY_UIDS = 2 /* uids, each length (1) and bytes */
 };
 
+/* How a push waits for a client who is slow, as whoever pushes says it. It
+ * travels beside the receivers: policy (1), key; all default: nothing. */
+typedef struct pmi_manner {
+    pm_push_policy policy;
+    pm_slice key; /* at most PMI_MANNER_KEY_MAX bytes */
+} pmi_manner;
+enum { PMI_MANNER_KEY_MAX = 255, PMI_MANNER_BYTES = 1 + PMI_MANNER_KEY_MAX };
+/* PM_EINVAL: no such policy, a key that is too long. */
+pm_err pmi_manner_make(pm_push_policy policy, const char *key, pmi_manner *out);
+pm_slice pmi_manner_write(const pmi_manner *manner,
+                          uint8_t room[PMI_MANNER_BYTES]);
+/* Refers to the bytes. PM_EFRAME */
+pm_err pmi_manner_read(pm_slice bytes, pmi_manner *out);
+
 /* The way down to the client (a frontend's session only). */
 typedef struct pmi_session_ops {
-    pm_err (*push)(pm_session *session, pm_slice route, pm_body body);
+    pm_err (*push)(pm_session *session, pm_slice route, pm_body body,
+                   const pmi_manner *manner);
     /* reason NULL: without a KICK package. */
     void (*kick)(pm_session *session, const char *reason, pm_close_reason why);
     /* A request has ended: there is room for another. */
     void (*relaxed)(pm_session *session);
     const char *(*address)(const pm_session *session,
                            char out[PMI_ADDR_TEXT_MAX]);
+    size_t (*queued)(const pm_session *session);
+    uint32_t (*dropped)(const pm_session *session);
 } pmi_session_ops;
 
 /* One a player; idle ones are many: keep it small. */
@@ -74,6 +91,9 @@ pm_err pmi_session_open(pmi_sessions *sessions, const pmi_session_ops *ops,
  * before, the event emitted. The reference of open stays the caller's to unref.
  */
 void pmi_session_close(pm_session *session, pm_close_reason reason);
+/* pm_session_push, in this manner. */
+pm_err pmi_session_push(pm_session *session, const char *route, pm_body body,
+                        const pmi_manner *manner);
 /* Who is told when the last session of a uid has gone or is unbound, in the
  * middle of it: nothing may be done to sessions in there. One listener. */
 void pmi_sessions_on_gone(pmi_sessions *sessions,

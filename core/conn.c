@@ -18,7 +18,8 @@ enum {
     CONN_INLINE_FLUSH = 256 * 1024,
     CONN_WAITING_MAX = 4,       /* connections that hold a chunk for a turn */
     CONN_LOW_WATER = 16 * 1024, /* over it, `drained` tells when all has left */
-    CONN_COPY_MAX = 256, /* smaller shared chunks are copied where cheap */
+    CONN_COPY_MAX = 256,  /* smaller shared chunks are copied where cheap */
+    CONN_PACK_MAX = 1024, /* and these for a slow peer, as they will lie long */
     CONN_LINGER_MS = 30000
 };
 
@@ -141,13 +142,18 @@ void pmi_conn_write_out(pmi_conn *c)
         if (conn_write_once(c))
             continue;
         c->blocked = true;
+        if (c->out.bytes > c->out_max / 4)
+            c->pressed = true;
         pmi_conn_want(c, (int)c->want | PMI_WRITABLE);
     }
+    if (c->out.books && c->out.bytes == 0)
+        pmi_queue_close_books(&c->out, &c->shared->segments);
 }
 
-/* Tells the owner that all has left, when that is news. */
-void pmi_conn_tell_drained(pmi_conn *c)
+void pmi_conn_tell_drained_now(pmi_conn *c)
 {
+    if (c->pressed || c->eager)
+        pmi_conn_tell_relief(c);
     if (!c->high || c->out.bytes || !pmi_conn_alive(c))
         return;
     c->high = false;
@@ -191,6 +197,8 @@ void pmi_conn_relieve(pmi_conn *c)
 /* Something was added to the queue. */
 void pmi_conn_grown(pmi_conn *c)
 {
+    if (c->blocked && (c->out.books || c->out.bytes > c->out_max / 4))
+        pmi_conn_swollen(c);
     if (c->out.bytes > CONN_LOW_WATER)
         c->high = true;
     if (c->out.bytes >= CONN_INLINE_FLUSH)
@@ -383,22 +391,13 @@ bool pmi_conn_is_closing(const pmi_conn *c)
 
 /* ---- Sending ----------------------------------------------------------- */
 /* Is there room for `len` more bytes, head included? */
-static pm_err conn_may_send(const pmi_conn *c, size_t len)
+static inline pm_err conn_may_send(pmi_conn *c, size_t len)
 {
-    PMI_ASSERT(!c->reserved);
-    if (!pmi_conn_alive(c))
-        return PM_ECLOSED;
-    if (c->state == PMI_CONN_NEW || c->state == PMI_CONN_PROXIED ||
-        c->state == PMI_CONN_SNIFFING)
-        return PM_ESTATE;
-    if (len > c->out_max || c->out.bytes > c->out_max - len)
-        return PM_ELIMIT;
-    return PM_OK;
-}
-
-static size_t conn_head_size(const pmi_conn *c, size_t len)
-{
-    return pmi_conn_is_ws(c) ? pmi_ws_head_size(len, c->client) : 0;
+    pm_err err = pmi_conn_can_send(c);
+    if (PMI_LIKELY(!err && len <= c->out_max &&
+                   c->out.bytes <= c->out_max - len && !c->out.books))
+        return PM_OK;
+    return err ? err : pmi_conn_room(c, len, NULL);
 }
 
 /* The head in front of `len` bytes of payload that lie at p + head size;
@@ -417,11 +416,10 @@ static size_t conn_frame_write(pmi_conn *c, uint8_t *p, size_t len)
     return head + len;
 }
 
-/* Head and parts to p. Returns all bytes. */
-static size_t conn_message_write(pmi_conn *c, uint8_t *p, const pm_slice *parts,
-                                 size_t count, size_t len)
+size_t pmi_conn_message_write(pmi_conn *c, uint8_t *p, const pm_slice *parts,
+                              size_t count, size_t len)
 {
-    uint8_t *at = p + conn_head_size(c, len);
+    uint8_t *at = p + pmi_conn_head_size(c, len);
     for (size_t i = 0; i < count; i++) {
         if (parts[i].len)
             memcpy(at, parts[i].data, parts[i].len);
@@ -435,26 +433,24 @@ static size_t conn_message_write(pmi_conn *c, uint8_t *p, const pm_slice *parts,
 static pm_err conn_send_ahead(pmi_conn *c, const pm_slice *parts, size_t count,
                               size_t len)
 {
-    size_t all = conn_head_size(c, len) + len;
+    size_t all = pmi_conn_head_size(c, len) + len;
     pmi_chunk *chunk = pmi_chunk_new(pmi_conn_env(c), all);
     if (!chunk)
         return PM_ENOMEM;
     chunk->len =
-        (uint32_t)conn_message_write(c, chunk->data, parts, count, len);
+        (uint32_t)pmi_conn_message_write(c, chunk->data, parts, count, len);
     pm_err err = pmi_queue_add(&c->out, &c->shared->segments, chunk, 0, true);
     pmi_chunk_unref(chunk);
+    if (err == PM_OK && c->out.books)
+        pmi_conn_swollen(c);
     return err;
 }
 
 pm_err pmi_conn_send(pmi_conn *c, const pm_slice *parts, size_t count,
                      unsigned flags)
 {
-    size_t len = 0, all;
-    for (size_t i = 0; i < count; i++) {
-        if (!pmi_add_size(len, parts[i].len, &len))
-            return PM_ELIMIT;
-    }
-    if (!pmi_add_size(len, conn_head_size(c, len), &all))
+    size_t len, all;
+    if (!pmi_conn_measure(c, parts, count, &len, &all))
         return PM_ELIMIT;
     pm_err err = conn_may_send(c, all);
     if (err != PM_OK || all == 0)
@@ -464,7 +460,7 @@ pm_err pmi_conn_send(pmi_conn *c, const pm_slice *parts, size_t count,
     uint8_t *p = pmi_queue_room(&c->out, &c->shared->segments, all);
     if (!p)
         return PM_ENOMEM;
-    conn_message_write(c, p, parts, count, len);
+    pmi_conn_message_write(c, p, parts, count, len);
     pmi_queue_written(&c->out, &c->shared->segments, all);
     pmi_conn_grown(c);
     return PM_OK;
@@ -472,7 +468,7 @@ pm_err pmi_conn_send(pmi_conn *c, const pm_slice *parts, size_t count,
 
 uint8_t *pmi_conn_reserve(pmi_conn *c, size_t max)
 {
-    size_t head = conn_head_size(c, max), all;
+    size_t head = pmi_conn_head_size(c, max), all;
     if (!pmi_add_size(max, head, &all) || conn_may_send(c, all) != PM_OK)
         return NULL;
     uint8_t *p = pmi_queue_room(&c->out, &c->shared->segments, all);
@@ -489,7 +485,8 @@ void pmi_conn_commit(pmi_conn *c, size_t len)
     size_t max = c->reserved - 1;
     pmi_chunk *chunk = c->out.last->chunk;
     uint8_t *p = chunk->data + chunk->len;
-    size_t had = conn_head_size(c, max), head = conn_head_size(c, len), all = 0;
+    size_t had = pmi_conn_head_size(c, max), head = pmi_conn_head_size(c, len),
+           all = 0;
     PMI_ASSERT(len <= max);
     c->reserved = 0;
     if (len) {
@@ -512,10 +509,12 @@ pm_err pmi_conn_send_chunk(pmi_conn *c, pmi_chunk *chunk, size_t offset,
     pm_err err = conn_may_send(c, len);
     if (err != PM_OK)
         return err;
-    if (!ahead && len <= CONN_COPY_MAX && last && last->open &&
-        last->chunk->cap - last->chunk->len >= len) {
+    if (!ahead &&
+        (c->blocked ? len <= CONN_PACK_MAX
+                    : len <= CONN_COPY_MAX && last && last->open &&
+                          last->chunk->cap - last->chunk->len >= len)) {
         pm_slice bytes = {chunk->data + offset, len};
-        pmi_conn_put(c, bytes);
+        err = pmi_conn_put(c, bytes) ? PM_OK : PM_ENOMEM;
     } else {
         err =
             pmi_queue_add(&c->out, &c->shared->segments, chunk, offset, ahead);

@@ -29,6 +29,19 @@ typedef enum pmi_framing {
     PMI_FRAMING_WS
 } pmi_framing;
 
+/* How a message waits when the peer does not take it. */
+typedef struct pmi_terms {
+    pm_push_policy policy; /* none of PM_PUSH_DEFAULT */
+    uint64_t key;          /* of PM_PUSH_REPLACE; 0: replaces nothing */
+} pmi_terms;
+
+typedef enum pmi_drop {
+    PMI_DROP_OLDEST,   /* had waited, and made room */
+    PMI_DROP_NEW,      /* found no room */
+    PMI_DROP_REPLACED, /* a later one of its key has come */
+    PMI_DROP_COUNT
+} pmi_drop;
+
 /* All functions set, except where NULL is allowed. `ctx` as in pmi_conn_start.
  */
 typedef struct pmi_conn_events {
@@ -49,6 +62,16 @@ typedef struct pmi_conn_events {
     void (*drained)(pmi_conn *conn, void *ctx);
     /* Once. */
     void (*closed)(pmi_conn *conn, pm_close_reason reason, void *ctx);
+    /* n messages were dropped by their terms, from inside the call that
+     * brought another one: nothing may be done to the connection in there. May
+     * be NULL. */
+    void (*dropped)(pmi_conn *conn, pmi_drop why, uint32_t n, void *ctx);
+    /* The peer was slow (a quarter of out_max has waited, or something was
+     * dropped); now all has left. May be NULL. */
+    void (*caught_up)(pmi_conn *conn, void *ctx);
+    /* Once after pmi_conn_want_ease: of kept messages only a quarter of
+     * out_max waits any more. May be NULL. */
+    void (*eased)(pmi_conn *conn, void *ctx);
 } pmi_conn_events;
 
 /* A size of 0 is no limit. */
@@ -154,6 +177,36 @@ void pmi_conn_commit(pmi_conn *conn, size_t len);
  * connection's framing (a WebSocket head in front where needed). */
 pm_err pmi_conn_send_chunk(pmi_conn *conn, pmi_chunk *chunk, size_t offset,
                            unsigned flags);
+/* The same two on terms, which say what becomes of it, and of others, when the
+ * queue is full. A message that may be dropped fills seven eighths of out_max
+ * at most, and counts PMI_QUEUE_RANKED_COST more while the peer is slow.
+ * PM_EDROPPED: this one was dropped. terms NULL: PM_PUSH_KEEP. */
+pm_err pmi_conn_offer_ranked(pmi_conn *conn, const pm_slice *parts,
+                             size_t count, const pmi_terms *terms);
+pm_err pmi_conn_offer_chunk_ranked(pmi_conn *conn, pmi_chunk *chunk,
+                                   size_t offset, const pmi_terms *terms);
+static inline pm_err pmi_conn_offer(pmi_conn *conn, const pm_slice *parts,
+                                    size_t count, const pmi_terms *terms)
+{
+    if (!terms || terms->policy == PM_PUSH_KEEP)
+        return pmi_conn_send(conn, parts, count, 0);
+    return pmi_conn_offer_ranked(conn, parts, count, terms);
+}
+static inline pm_err pmi_conn_offer_chunk(pmi_conn *conn, pmi_chunk *chunk,
+                                          size_t offset, const pmi_terms *terms)
+{
+    if (!terms || terms->policy == PM_PUSH_KEEP)
+        return pmi_conn_send_chunk(conn, chunk, offset, 0);
+    return pmi_conn_offer_chunk_ranked(conn, chunk, offset, terms);
+}
+/* The system takes no more of it now. */
+bool pmi_conn_is_slow(const pmi_conn *conn);
+/* Messages dropped so far. */
+uint32_t pmi_conn_dropped(const pmi_conn *conn);
+/* More than half of out_max waits in kept messages: `eased` will be told. */
+bool pmi_conn_want_ease(pmi_conn *conn);
+/* Has anything left since the last call? */
+bool pmi_conn_moved(pmi_conn *conn);
 /* Bytes not yet handed to the system. */
 size_t pmi_conn_queued(const pmi_conn *conn);
 void pmi_conn_flush(pmi_conn *conn);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* core/conn_internal.h -- the inside of a connection, for the files that make
- * it up: conn.c (queue, end), conn_read.c (bytes in), conn_open.c (making).
+ * it up: conn.c (queue, end), conn_slow.c (a queue that does not drain),
+ * conn_read.c (bytes in), conn_open.c (making).
  *
  * The states; every one may also end by an error, and each way ends in
  * `closed`, exactly once, on a later turn:
@@ -82,6 +83,7 @@ struct pmi_conn {
         uint32_t open_ms;  /* before the start */
     };
     pmi_addr peer;
+    uint32_t dropped; /* messages, by their terms */
     uint32_t state : 4, framing : 2, reason : 6, want : 2;
     uint32_t memory : 1;
     uint32_t client : 1;
@@ -92,6 +94,9 @@ struct pmi_conn {
     uint32_t high : 1;    /* was over the low-water mark */
     uint32_t again : 1;   /* deliver the tail without waiting for more */
     uint32_t only_get : 1;
+    uint32_t moved : 1;   /* something has left since somebody looked */
+    uint32_t pressed : 1; /* its catching up will be news */
+    uint32_t eager : 1;   /* somebody waits until it is eased */
     uint32_t
         pieces : 1; /* its first word came in pieces: Pomelo takes it for
                        a broken stream, so a plain request gets no answer */
@@ -117,6 +122,34 @@ static inline bool pmi_conn_is_ws(const pmi_conn *c)
     return c->framing == PMI_FRAMING_WS;
 }
 
+/* May anything be sent? PM_ECLOSED, PM_ESTATE */
+static inline pm_err pmi_conn_can_send(const pmi_conn *c)
+{
+    PMI_ASSERT(!c->reserved);
+    if (!pmi_conn_alive(c))
+        return PM_ECLOSED;
+    if (c->state == PMI_CONN_NEW || c->state == PMI_CONN_PROXIED ||
+        c->state == PMI_CONN_SNIFFING)
+        return PM_ESTATE;
+    return PM_OK;
+}
+
+static inline size_t pmi_conn_head_size(const pmi_conn *c, size_t len)
+{
+    return pmi_conn_is_ws(c) ? pmi_ws_head_size(len, c->client) : 0;
+}
+
+/* Bytes of all parts, and with the head in front. False: too many. */
+static inline bool pmi_conn_measure(const pmi_conn *c, const pm_slice *parts,
+                                    size_t count, size_t *len, size_t *all)
+{
+    *len = 0;
+    for (size_t i = 0; i < count; i++)
+        if (!pmi_add_size(*len, parts[i].len, len))
+            return false;
+    return pmi_add_size(*len, pmi_conn_head_size(c, *len), all);
+}
+
 /* NULL: no memory. */
 pmi_conn_shared *pmi_conn_shared_of(pm_loop *loop);
 /* Readiness to wait for; a failure ends the connection. */
@@ -133,7 +166,25 @@ void pmi_conn_relieve(pmi_conn *c);
 /* Something was added to the queue. */
 void pmi_conn_grown(pmi_conn *c);
 /* Tells the owner that all has left, when that is news. */
-void pmi_conn_tell_drained(pmi_conn *c);
+void pmi_conn_tell_drained_now(pmi_conn *c);
+static inline void pmi_conn_tell_drained(pmi_conn *c)
+{
+    if (c->high || c->pressed || c->eager)
+        pmi_conn_tell_drained_now(c);
+}
+/* Head and parts, `len` bytes of them, to p. Returns all bytes. */
+size_t pmi_conn_message_write(pmi_conn *c, uint8_t *p, const pm_slice *parts,
+                              size_t count, size_t len);
+/* ---- A slow peer: conn_slow.c ------------------------------------------ */
+/* The queue is full, or nothing leaves now. PM_OK: there is room, or will be
+ * when what must make room has gone (pmi_conn_swollen sees to it). PM_EDROPPED,
+ * PM_ELIMIT, PM_ECLOSED. terms NULL: kept. */
+pm_err pmi_conn_room(pmi_conn *c, size_t len, const pmi_terms *terms);
+/* Something was added, and the peer is slow. */
+void pmi_conn_swollen(pmi_conn *c);
+/* `eased` and `caught_up`, when they are news. */
+void pmi_conn_tell_relief(pmi_conn *c);
+
 /* Bytes that are not the owner's: heads of HTTP. False: no memory. */
 bool pmi_conn_put(pmi_conn *c, pm_slice bytes);
 /* A control frame behind all that is queued; it may pass the limit, for it is

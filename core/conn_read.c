@@ -376,8 +376,10 @@ static void conn_readable(pmi_conn *c)
 
 static void conn_writable(pmi_conn *c)
 {
+    size_t had = c->out.bytes;
     c->blocked = false;
     pmi_conn_write_out(c);
+    c->moved |= c->out.bytes < had;
     if (c->state >= PMI_CONN_ENDED)
         return;
     if (!c->blocked)

@@ -172,8 +172,10 @@ static inline void stub_closed(pmi_conn *conn, pm_close_reason why, void *ctx)
     s->closed++;
 }
 
-static const pmi_conn_events stub_events = {stub_data, stub_message, stub_open,
-                                            NULL, stub_closed};
+static const pmi_conn_events stub_events = {.data = stub_data,
+                                            .message = stub_message,
+                                            .open = stub_open,
+                                            .closed = stub_closed};
 
 /* To the master's door; nothing is said yet. */
 static inline void stub_dial(stub *s, pm_loop *loop, uint16_t port)

@@ -198,8 +198,8 @@ static inline void fake_closed(pmi_conn *conn, pm_close_reason reason,
     pmi_conn_free(conn);
 }
 
-static const pmi_conn_events fake_events = {fake_data, fake_frame, NULL, NULL,
-                                            fake_closed};
+static const pmi_conn_events fake_events = {
+    .data = fake_data, .message = fake_frame, .closed = fake_closed};
 
 static inline void fake_accepted(pmi_listener *listener, pmi_conn *conn,
                                  void *ctx)

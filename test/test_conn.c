@@ -545,8 +545,11 @@ static size_t first_data(pmi_conn *conn, uint8_t *data, size_t len, void *ctx)
     return len < 4 ? 0 : 4;
 }
 
-static const pmi_conn_events first_events = {
-    first_data, bench_message, bench_open, bench_drained, bench_closed};
+static const pmi_conn_events first_events = {.data = first_data,
+                                             .message = bench_message,
+                                             .open = bench_open,
+                                             .drained = bench_drained,
+                                             .closed = bench_closed};
 
 static void test_set_events(void **state)
 {

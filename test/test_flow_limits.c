@@ -58,8 +58,8 @@ static void bare_closed(pmi_conn *conn, pm_close_reason reason, void *ctx)
     ((bare *)ctx)->closed = true;
 }
 
-static const pmi_conn_events bare_events = {bare_data, NULL, bare_open, NULL,
-                                            bare_closed};
+static const pmi_conn_events bare_events = {
+    .data = bare_data, .open = bare_open, .closed = bare_closed};
 
 static void bare_connect(guard *g)
 {

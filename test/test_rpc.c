@@ -764,7 +764,7 @@ static void no_relaxed(pm_session *session)
 /* A session as the route parameter: its uid decides, as in Pomelo. */
 static void test_session_as_parameter(void **state)
 {
-    static const pmi_session_ops ops = {NULL, no_kick, no_relaxed, NULL};
+    static const pmi_session_ops ops = {.kick = no_kick, .relaxed = no_relaxed};
     static const char *const uids[] = {"alice", "bob", "carol", "dave"};
     calls c = {0};
     (void)state;

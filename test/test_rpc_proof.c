@@ -41,8 +41,9 @@ static void stranger_closed(pmi_conn *conn, pm_close_reason why, void *ctx)
     s->conn = NULL;
 }
 
-static const pmi_conn_events stranger_events = {stranger_data, stranger_message,
-                                                NULL, NULL, stranger_closed};
+static const pmi_conn_events stranger_events = {.data = stranger_data,
+                                                .message = stranger_message,
+                                                .closed = stranger_closed};
 
 static void stranger_comes(calls *c, stranger *s, uint16_t port)
 {

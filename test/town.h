@@ -37,7 +37,8 @@ typedef struct person {
     bool greeted;
 } person;
 
-typedef struct town {
+typedef struct town town;
+struct town {
     test_heap heap;
     test_world world;
     pm_loop *loop;
@@ -45,8 +46,12 @@ typedef struct town {
     pm_session *last; /* that was opened */
     person people[PEOPLE_MAX];
     size_t count;
-    uint32_t peer_queue_bytes; /* 0: the default */
-} town;
+    uint32_t peer_queue_bytes, client_queue_bytes; /* 0: the default */
+    pm_push_policy push_policy;
+    pm_scheduler scheduler;
+    double heartbeat_s;
+    void (*configure)(town *t, pm_app *app); /* NULL: nothing */
+};
 
 /* ---- People ------------------------------------------------------------ */
 
@@ -127,8 +132,10 @@ static inline void person_closed(pmi_conn *conn, pm_close_reason why, void *ctx)
     p->conn = NULL;
 }
 
-static const pmi_conn_events person_events = {person_data, person_message,
-                                              person_open, NULL, person_closed};
+static const pmi_conn_events person_events = {.data = person_data,
+                                              .message = person_message,
+                                              .open = person_open,
+                                              .closed = person_closed};
 
 /* ---- The town ---------------------------------------------------------- */
 
@@ -154,9 +161,15 @@ static inline pm_app *town_app(town *t, const char *id)
     opts.servers_count = PMI_COUNT(town_servers);
     opts.server_id = id;
     opts.limits.peer_queue_bytes = t->peer_queue_bytes;
+    opts.limits.client_queue_bytes = t->client_queue_bytes;
+    opts.connector.push_policy = t->push_policy;
+    opts.connector.scheduler = t->scheduler;
+    opts.connector.heartbeat_s = t->heartbeat_s;
     assert_ok(pm_app_new(&app, &opts));
     events.session_opened = town_opened;
     assert_ok(pm_app_listen(app, &events, t));
+    if (t->configure)
+        t->configure(t, app);
     assert_ok(pm_app_start(app));
     return app;
 }

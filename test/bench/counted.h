@@ -167,8 +167,8 @@ static inline void counted_closed(pmi_conn *conn, pm_close_reason why,
     player->closed = true;
 }
 
-static const pmi_conn_events counted_events = {counted_data, NULL, NULL, NULL,
-                                               counted_closed};
+static const pmi_conn_events counted_events = {.data = counted_data,
+                                               .closed = counted_closed};
 
 /* Turns until so many packages have come in all. */
 static inline void counted_wait(counted *all, uint64_t packages)

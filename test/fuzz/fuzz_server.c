@@ -222,8 +222,8 @@ static void fuzz_closed(pmi_conn *conn, pm_close_reason reason, void *ctx)
     f->conn = NULL;
 }
 
-static const pmi_conn_events fuzz_events = {fuzz_data, fuzz_message, NULL, NULL,
-                                            fuzz_closed};
+static const pmi_conn_events fuzz_events = {
+    .data = fuzz_data, .message = fuzz_message, .closed = fuzz_closed};
 
 /* On loopback it takes several turns until what was sent has come. */
 static void fuzz_turns(fuzz *f, unsigned wait_ms)
