@@ -18,7 +18,7 @@ enum {
     OVER_ROOM = 1 << 16,
     OVER_CLOSED = 16, /* of the closed loop: one request on each */
     OVER_BURN_US = 200,
-    OVER_LAG_MS = 60,
+    OVER_LAG_MS = 50,
     OVER_BEAT_US = 1000000,
     OVER_RING = 1 << 20 /* requests under way */
 };
@@ -47,7 +47,7 @@ typedef struct over {
     uint64_t *due_us; /* owned: by id, when it was to be sent; 0: answered */
     uint32_t next_id, waiting;
     over_row *row;
-    bool closed_loop;
+    bool closed_loop, draining; /* no heartbeat leaves, or none would end it */
 } over;
 
 /* ---- The server ---------------------------------------------------------- */
@@ -107,7 +107,7 @@ static void over_ask(over *self, over_conn *conn, uint64_t due_us)
 static void over_beat(over *self, over_conn *conn, uint64_t now)
 {
     static const uint8_t beat[4] = {3};
-    if (now < conn->beat_due_us || conn->beat_sent_us)
+    if (self->draining || now < conn->beat_due_us || conn->beat_sent_us)
         return;
     conn->beat_due_us = now + OVER_BEAT_US;
     conn->beat_sent_us = now;
@@ -127,7 +127,8 @@ static void over_answer(over *self, over_conn *conn, const uint8_t *body,
         self->row->bad++;
         return;
     }
-    id = (body[1] & 0x7fu) | (body[2] & 0x7fu) << 7 | (body[3] >> 1u) << 14;
+    id = (body[1] & 0x7fu) | (body[2] & 0x7fu) << 7 |
+         (uint32_t)(body[3] >> 1) << 14;
     took = now - self->due_us[id];
     self->waiting--;
     self->row->bad += !self->due_us[id];
@@ -194,9 +195,7 @@ static void over_turn(over *self, uint64_t until_us)
 static void over_begin(over *self, over_row *row)
 {
     self->row = row;
-    for (int i = 0; i < OVER_CONNS; i++) /* spread over the second */
-        self->conns[i].beat_due_us =
-            trial_now_us() + (uint64_t)i * OVER_BEAT_US / OVER_CONNS;
+    self->draining = false;
     row->cpu_us -= trial_cpu_us(&self->server);
 }
 
@@ -208,12 +207,11 @@ static void over_end(over *self, uint64_t began_us)
     row->secs += (double)(end - began_us) / 1e6;
     row->cpu_us += trial_cpu_us(&self->server);
     self->closed_loop = false;
+    self->draining = true;
     while (trial_now_us() < patience) {
         bool beats = false;
-        for (int i = 0; i < OVER_CONNS; i++) {
-            self->conns[i].beat_due_us = UINT64_MAX;
+        for (int i = 0; i < OVER_CONNS; i++)
             beats |= self->conns[i].beat_sent_us != 0;
-        }
         if (!self->waiting && !beats)
             return;
         over_turn(self, trial_now_us() + 1000);
@@ -270,6 +268,8 @@ static over over_connect(uint32_t lag_ms)
                                     .data = {.ptr = &self.conns[i]}};
         self.conns[i].fd = trial_connect(self.server.port);
         trial_shake(self.conns[i].fd);
+        self.conns[i].beat_due_us = /* spread over the second */
+            trial_now_us() + (uint64_t)i * OVER_BEAT_US / OVER_CONNS;
         epoll_ctl(self.epoll, EPOLL_CTL_ADD, self.conns[i].fd, &event);
     }
     return self;
@@ -298,8 +298,11 @@ static int over_verdicts(over_row *peak, over_row *high, double times)
     printf("generator: requests left %.1f ms late at most (p99 %.1f ms)\n",
            trial_times_ms(&high->late_us, 1),
            trial_times_ms(&high->late_us, .99));
-    trial_check(&tally, !peak->refused && !peak->bad,
-                "at its peak, %.0f/s, nothing is refused", best);
+    trial_check(&tally, peak->refused * 100 <= peak->good && !peak->bad,
+                "at its peak, %.0f/s, hardly any are refused: %llu of %llu "
+                "(under 1 %%)",
+                best, (unsigned long long)peak->refused,
+                (unsigned long long)peak->asked);
     trial_check(&tally, (double)high->asked / high->secs > best * times * .95,
                 "the load is %.1f times the peak",
                 (double)high->asked / high->secs / best);
@@ -344,13 +347,15 @@ int main(int argc, char **argv)
             times = strtod(optarg, NULL);
         else {
             puts("usage: overload [--secs S (5)] [--rounds N (4)] [--times X "
-                 "(3)]\n  S seconds of the peak and S of X times as much, N "
-                 "times in turn");
+                 "(3)]\n"
+                 "  S seconds of the peak and S of X times as much, N times in "
+                 "turn");
             return option == 'h' ? 0 : 2;
         }
     }
     trial_pin(0);
     self = over_connect(OVER_LAG_MS);
+    trial_hurry(true); /* the generator mostly waits */
     printf("a handler of %d us, lag_ms %d, %d connections\n", OVER_BURN_US,
            OVER_LAG_MS, OVER_CONNS);
     printf(

@@ -105,8 +105,7 @@ static inline double trial_times_ms(trial_times *times, double quantile)
 
 /* ---- Processes ----------------------------------------------------------- */
 /* From here on, and for processes that we start: in front of others on the
- * machine, where that is allowed; or among them again. Only for those who
- * mostly wait. */
+ * machine, where that is allowed; or among them again. */
 static inline void trial_hurry(bool hurry)
 {
     struct sched_param param = {.sched_priority = hurry};
