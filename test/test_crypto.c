@@ -330,6 +330,35 @@ static void exponents_out_of_bounds_are_refused(void **state)
     assert_ok(try_key(256, '8', '1', 4294967295.0));
 }
 
+/* Before any arithmetic: not even the key's own storage is asked for. */
+static void refused_keys_cost_nothing(void **state)
+{
+    static const struct {
+        size_t digits;
+        char last;
+        double exponent;
+    } bad[] = {{16, '1', 65537},    /* 64 bits */
+               {25000, '1', 65537}, /* 100,000 */
+               {256, '2', 65537},   /* even */
+               {256, '1', 0}};
+    test_heap heap = {0};
+    pmi_env env = test_env(&heap);
+    (void)state;
+    for (size_t i = 0; i < PMI_COUNT(bad); i++) {
+        char *hex = malloc(bad[i].digits);
+        pmi_rsa *key = NULL;
+        assert_non_null(hex);
+        memset(hex, 'f', bad[i].digits);
+        hex[bad[i].digits - 1] = bad[i].last;
+        assert_err(pmi_rsa_new(&env, pm_bytes(hex, bad[i].digits),
+                               bad[i].exponent, &key),
+                   PM_EKEY);
+        assert_null(key);
+        assert_int_equal(heap.calls, 0);
+        free(hex);
+    }
+}
+
 static void empty_and_strange_moduli_are_refused(void **state)
 {
     pmi_env env;
@@ -589,6 +618,7 @@ int main(void)
         cmocka_unit_test(keys_out_of_bounds_are_refused),
         cmocka_unit_test(exponents_out_of_bounds_are_refused),
         cmocka_unit_test(empty_and_strange_moduli_are_refused),
+        cmocka_unit_test(refused_keys_cost_nothing),
         cmocka_unit_test(a_key_without_memory_is_an_error),
         cmocka_unit_test(leading_zeros_and_case_do_not_matter),
         cmocka_unit_test(recorded_bodies_are_judged_alike),

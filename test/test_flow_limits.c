@@ -571,6 +571,50 @@ static void test_handshake_total(void **state)
 
 /* ---- Signatures -------------------------------------------------------- */
 
+/* Keys that are none: the client is let in, as in Pomelo, and none of its
+ * messages is believed, or checked. */
+static void test_bad_keys(void **state)
+{
+    static const size_t digits[] = {16, 25000, 256, 256};
+    guard *g = calloc(1, sizeof *g);
+    pm_limits limits = {0};
+    char *shake = malloc(26000);
+    (void)state;
+    assert_non_null(g);
+    assert_non_null(shake);
+    g->use_crypto = true;
+    guard_start_quiet(g, &limits);
+    for (size_t i = 0; i < 4; i++) {
+        uint8_t head[4] = {PMI_PACKAGE_HANDSHAKE};
+        size_t len = (size_t)sprintf(shake, "{\"sys\":{\"rsa\":{\"rsa_n\":\"");
+        memset(shake + len, 'f', digits[i]);
+        len += digits[i];
+        if (i == 2)
+            shake[len - 1] = 'e'; /* even */
+        len += (size_t)sprintf(shake + len, "\",\"rsa_e\":%d}}}",
+                               i == 3 ? 0 : 65537);
+        head[2] = (uint8_t)(len >> 8);
+        head[3] = (uint8_t)len;
+        bare_connect(g);
+        bare_send(g, head, 4);
+        bare_send(g, shake, len);
+        bare_hex(g, "02000000");
+        g->b.len = 0;
+        for (uint8_t n = 1; n <= 100; n++)
+            bare_ask(g, n, "echo");
+        assert_int_equal(g->b.len, 0);
+        assert_false(g->b.closed);
+        assert_int_equal(pmi_app_counts(g->f.front)->n[PMI_COUNT_REFUSED_BODY],
+                         100 * (i + 1));
+        pmi_conn_free(g->b.conn);
+        g->b.conn = NULL;
+        flow_run(&g->f, 10);
+    }
+    free(shake);
+    guard_end(g);
+    free(g);
+}
+
 /* A key that is good, and messages whose signatures are not: each would be a
  * check, and the 51st of a second is the last. */
 static void test_signature_flood(void **state)
@@ -654,6 +698,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_states),
     cmocka_unit_test(test_in_flight),
     cmocka_unit_test(test_handshake_total),
+    cmocka_unit_test(test_bad_keys),
     cmocka_unit_test(test_signature_flood),
     cmocka_unit_test(test_connections_max),
 };
