@@ -16,6 +16,7 @@ typedef struct files_reader {
     pmi_run_files *files;
     const pm_config *config;
     const char *file; /* which one is being read */
+    size_t entry;     /* of a list, from 1; 0: of none */
     char *why;
     size_t why_size;
 } files_reader;
@@ -23,8 +24,12 @@ typedef struct files_reader {
 static pm_err files_wrong(files_reader *r, const char *key,
                           const char *expected)
 {
-    pmi_format(r->why, r->why_size, "%s: %s%sexpected %s", r->file,
-               key ? key : "", key ? ": " : "", expected);
+    char entry[32] = "";
+    if (r->entry)
+        pmi_format(entry, sizeof entry, "[%zu]%s", r->entry - 1,
+                   key ? "." : "");
+    pmi_format(r->why, r->why_size, "%s: %s%s%sexpected %s", r->file, entry,
+               key ? key : "", key || r->entry ? ": " : "", expected);
     return PM_ECONFIG;
 }
 
@@ -35,6 +40,7 @@ static pm_err files_open(files_reader *r, const char *name, const cJSON **out)
     cJSON *tree = NULL;
     pm_err err;
     r->file = name;
+    r->entry = 0;
     *out = NULL;
     if (!text)
         return PM_OK;
@@ -146,6 +152,8 @@ static pm_err files_read_tokens(files_reader *r)
     for (entry = list ? tree->child : NULL; entry; entry = entry->next) {
         pm_admin_token *token = &files->tokens[i++];
         if (err == PM_OK)
+            r->entry = i;
+        if (err == PM_OK)
             err = files_text(r, entry, "type", true, &token->type);
         if (err == PM_OK)
             err = files_text(r, entry, "token", true, &token->token);
@@ -167,6 +175,8 @@ static pm_err files_read_users(files_reader *r)
     for (entry = list ? tree->child : NULL; entry; entry = entry->next) {
         pm_admin_user *user = &files->users[i++];
         uint64_t level = 2; /* who has none may look */
+        if (err == PM_OK)
+            r->entry = i;
         if (err == PM_OK)
             err = files_text(r, entry, "username", true, &user->username);
         if (err == PM_OK)
@@ -192,8 +202,9 @@ static pm_err files_read_dictionary(files_reader *r)
                          &files->dictionary_count);
     files->dictionary = list;
     for (entry = list ? tree->child : NULL; entry; entry = entry->next) {
+        r->entry = i + 1;
         if (!cJSON_IsString(entry))
-            return files_wrong(r, NULL, "an array of routes");
+            return files_wrong(r, NULL, "a route");
         files->dictionary[i++] = entry->valuestring;
     }
     return err;
@@ -304,7 +315,7 @@ pm_err pmi_run_files_read(pmi_run_files *files, const pmi_env *env,
     static pm_err (*const parts[])(files_reader *) = {
         files_read_master,     files_read_tokens, files_read_users,
         files_read_dictionary, files_read_log,    files_read_start};
-    files_reader r = {files, config, "", why, why_size};
+    files_reader r = {files, config, "", 0, why, why_size};
     pm_err err = PM_OK;
     memset(files, 0, sizeof *files);
     files->env = env;

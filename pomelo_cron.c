@@ -340,17 +340,18 @@ void pmi_crons_told(pmi_crons *crons, const struct cJSON *cron, bool add)
 /* ---- crons.json -------------------------------------------------------- */
 
 typedef struct cron_reader {
-    pmi_crons *crons;
+    pmi_crons *crons; /* NULL: it is only looked at */
     const char *type;
     size_t index;
+    char *why;
+    size_t why_size;
 } cron_reader;
 
 static pm_err crons_wrong(const cron_reader *r, const char *key,
                           const char *what)
 {
-    PMI_LOG(r->crons->env, PM_LOG_ERROR, "cron",
-            "crons.json: %.64s[%zu]%s%s: %s", r->type, r->index, key ? "." : "",
-            key ? key : "", what);
+    pmi_format(r->why, r->why_size, "crons.json: %.64s[%zu].%s: %s", r->type,
+               r->index, key, what);
     return PM_ECONFIG;
 }
 
@@ -366,15 +367,26 @@ static const char *crons_text(const cJSON *node, char *room, size_t size)
     return room;
 }
 
-static pm_err crons_read_entry(cron_reader *r, const cJSON *tree, bool ours)
+/* Is it for this server? Then it is kept. */
+static pm_err crons_keep(cron_reader *r, const pm_cron *cron,
+                         const char *server_id)
+{
+    char why[256] = "";
+    const pm_server *self = r->crons ? pm_app_server(r->crons->app) : NULL;
+    pm_err err = PM_OK;
+    if (self && !strcmp(self->type, r->type) &&
+        (!server_id || !strcmp(self->id, server_id)))
+        err = crons_put(r->crons, cron, why, sizeof why);
+    return err && err != PM_ENOMEM ? crons_wrong(r, "id", why) : err;
+}
+
+static pm_err crons_read_entry(cron_reader *r, const cJSON *tree)
 {
     static const char *const keys[] = {"id", "time", "action", "serverId"};
-    const char *values[PMI_COUNT(keys)];
-    const pm_server *self = pm_app_server(r->crons->app);
+    const char *values[PMI_COUNT(keys)], *dot;
     char number[32], why[256] = "";
     pmi_calendar calendar;
     pm_cron cron;
-    pm_err err;
     for (size_t i = 0; i < PMI_COUNT(keys); i++) {
         const cJSON *node = pmi_json_get(tree, keys[i]);
         values[i] = i ? cJSON_GetStringValue(node)
@@ -387,62 +399,65 @@ static pm_err crons_read_entry(cron_reader *r, const cJSON *tree, bool ours)
     }
     if (pmi_calendar_parse(&calendar, values[1], why, sizeof why))
         return crons_wrong(r, "time", why);
-    if (!strchr(values[2], '.') || strchr(values[2], '.') == values[2] ||
-        strchr(values[2], '.') != strrchr(values[2], '.'))
+    dot = strchr(values[2], '.');
+    if (!dot || dot == values[2] || !dot[1] || strchr(dot + 1, '.'))
         return crons_wrong(r, "action", "expected \"file.method\"");
-    if (!ours || (values[3] && strcmp(values[3], self->id) != 0))
-        return PM_OK;
     cron = (pm_cron){values[0], values[1], values[2]};
-    err = crons_put(r->crons, &cron, why, sizeof why);
-    return err && err != PM_ENOMEM ? crons_wrong(r, "id", why) : err;
+    return crons_keep(r, &cron, values[3]);
 }
 
-static pm_err crons_read(pmi_crons *crons, const cJSON *tree)
+static pm_err crons_read(cron_reader *r, const cJSON *tree)
 {
-    cron_reader r = {crons, "", 0};
     const cJSON *list, *entry;
     pm_err err = PM_OK;
     if (!cJSON_IsObject(tree)) {
-        PMI_LOG(crons->env, PM_LOG_ERROR, "cron",
-                "crons.json: expected an object of server types");
+        pmi_format(r->why, r->why_size,
+                   "crons.json: expected an object of server types");
         return PM_ECONFIG;
     }
     cJSON_ArrayForEach(list, tree)
     {
-        bool ours = !strcmp(list->string, pm_app_server(crons->app)->type);
-        r.type = list->string;
-        r.index = 0;
-        if (!cJSON_IsArray(list)) {
-            PMI_LOG(crons->env, PM_LOG_ERROR, "cron",
-                    "crons.json: %.64s: expected an array of crons", r.type);
+        r->type = list->string;
+        r->index = 0;
+        if (err == PM_OK && !cJSON_IsArray(list)) {
+            pmi_format(r->why, r->why_size,
+                       "crons.json: %.64s: expected an array of crons",
+                       r->type);
             return PM_ECONFIG;
         }
         cJSON_ArrayForEach(entry, list)
         {
             if (err == PM_OK)
-                err = crons_read_entry(&r, entry, ours);
-            r.index++;
+                err = crons_read_entry(r, entry);
+            r->index++;
         }
     }
     return err;
 }
 
-static pm_err crons_parse(pmi_crons *crons, const char *text)
+static pm_err crons_parse(pmi_crons *crons, const pmi_env *env,
+                          const char *text, char *why, size_t why_size)
 {
+    cron_reader r = {crons, "", 0, why, why_size};
     pmi_json_error error = {0};
     cJSON *tree = NULL;
-    pm_err err = pmi_json_parse(crons->env, pm_text(text), PMI_JSON_DEPTH_MAX,
-                                &tree, &error);
-    if (err == PM_OK)
-        err = crons_read(crons, tree);
-    else if (err != PM_ENOMEM) {
-        PMI_LOG(crons->env, PM_LOG_ERROR, "cron",
-                "crons.json:%u: expected %s at column %u", (unsigned)error.line,
-                error.what, (unsigned)error.column);
+    pm_err err =
+        pmi_json_parse(env, pm_text(text), PMI_JSON_DEPTH_MAX, &tree, &error);
+    if (err == PM_OK) {
+        err = crons_read(&r, tree);
+    } else if (err != PM_ENOMEM) {
+        pmi_format(why, why_size, "crons.json:%u: expected %s at column %u",
+                   (unsigned)error.line, error.what, (unsigned)error.column);
         err = PM_ECONFIG;
     }
     cJSON_Delete(tree);
     return err;
+}
+
+pm_err pmi_crons_look_at(const pmi_env *env, const char *text, char *why,
+                         size_t why_size)
+{
+    return crons_parse(NULL, env, text, why, why_size);
 }
 
 /* ---- Life -------------------------------------------------------------- */
@@ -451,6 +466,8 @@ pm_err pmi_crons_new(pm_app *app, const char *text, pmi_crons **out)
 {
     const pmi_env *env = pmi_app_env(app);
     pmi_crons *crons = pmi_zalloc(env, sizeof *crons);
+    char why[512] = "";
+    pm_err err = PM_OK;
     if (!crons)
         return PM_ENOMEM;
     crons->app = app;
@@ -459,7 +476,11 @@ pm_err pmi_crons_new(pm_app *app, const char *text, pmi_crons **out)
     pmi_loop_map_init(crons->loop, &crons->jobs);
     pmi_loop_map_init(crons->loop, &crons->entries);
     *out = crons;
-    return text ? crons_parse(crons, text) : PM_OK;
+    if (text)
+        err = crons_parse(crons, env, text, why, sizeof why);
+    if (err == PM_ECONFIG)
+        PMI_LOG(env, PM_LOG_ERROR, "cron", "%s", why);
+    return err;
 }
 
 static void crons_free_map(pmi_crons *crons, pmi_map *map)

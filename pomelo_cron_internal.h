@@ -11,6 +11,10 @@ typedef struct pmi_crons pmi_crons;
  * PM_ENOMEM. */
 pm_err pmi_crons_new(pm_app *app, const char *text, pmi_crons **out);
 void pmi_crons_free(pmi_crons *crons);
+/* What is wrong in the text of a crons.json goes to `why`: PM_ECONFIG;
+ * PM_ENOMEM. */
+pm_err pmi_crons_look_at(const pmi_env *env, const char *text, char *why,
+                         size_t why_size);
 /* Before the ports open: has each cron its job? PM_ECONFIG */
 pm_err pmi_crons_check(pmi_crons *crons);
 /* The app runs: they begin. No timer while there is none. */

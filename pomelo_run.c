@@ -9,6 +9,7 @@
  * bottom last (backends before frontends, so that the first client finds
  * everything), and runs until it is told to stop. What a master adds is in
  * pomelo_run_master.c. Start at pm_run. */
+#include "pomelo_cron_internal.h"
 #include "pomelo_run_internal.h"
 
 #include "core/json.h"
@@ -194,6 +195,7 @@ static pm_err run_watch_signals(pmi_run *self)
 static pm_err run_load(pmi_run *self)
 {
     const pm_run_opts *opts = self->opts;
+    const char *crons = NULL;
     char why[512] = "";
     pm_err err = PM_OK;
     if (!opts->servers)
@@ -202,6 +204,10 @@ static pm_err run_load(pmi_run *self)
     if (err == PM_OK && self->config)
         err = pmi_run_files_read(&self->files, self->env, self->config, why,
                                  sizeof why);
+    if (err == PM_OK && self->config)
+        crons = pm_config_file(self->config, "crons.json");
+    if (err == PM_OK && crons) /* before the log goes to a file */
+        err = pmi_crons_look_at(self->env, crons, why, sizeof why);
     if (err == PM_OK && opts->servers_json)
         err = pm_config_parse(&self->added, opts->servers_json, opts->env, why,
                               sizeof why);

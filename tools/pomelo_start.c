@@ -34,6 +34,7 @@ typedef struct start {
     const char *env, *master_id;
     pid_t pids[PIDS_MAX];
     int count;
+    long log_from; /* where the log ended before */
 } start;
 
 /* ---- The project ------------------------------------------------------- */
@@ -108,6 +109,27 @@ static char **make_argv(const start *self, const cJSON *args, const char *id,
     return argv;
 }
 
+static long log_size(void)
+{
+    FILE *log = fopen(LOG_FILE, "r");
+    long size = log && fseek(log, 0, SEEK_END) == 0 ? ftell(log) : 0;
+    if (log)
+        fclose(log);
+    return size;
+}
+
+/* The end of what was said there behind `from`. */
+static void show_log(long from)
+{
+    char text[2048];
+    FILE *log = fopen(LOG_FILE, "r");
+    long first = log_size() - (long)sizeof text;
+    if (log && fseek(log, from > first ? from : first, SEEK_SET) == 0)
+        fwrite(text, 1, fread(text, 1, sizeof text, log), stderr);
+    if (log)
+        fclose(log);
+}
+
 static void open_logs(posix_spawn_file_actions_t *actions)
 {
     mkdir("logs", 0777);
@@ -127,6 +149,7 @@ static bool launch(start *self, char **argv)
     posix_spawn_file_actions_init(&actions);
     posix_spawnattr_init(&attr);
     if (self->of->daemon) {
+        self->log_from = self->count ? self->log_from : log_size();
         open_logs(&actions);
         posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSID);
     }
@@ -157,9 +180,11 @@ static int wait_daemon(const start *self, bool master)
 {
     bool up = false;
     for (int i = 0; i < WAIT_STEPS && !up; i++) {
-        if (has_ended(self))
+        if (has_ended(self)) {
+            show_log(self->log_from);
             return cli_fail(CLI_FAILED,
-                            "it ended at once; what it said is in logs/");
+                            "it ended at once; what else it said is in logs/");
+        }
         cli_sleep_ms(WAIT_MS);
         up = master && cli_port_answers(cli_host(self->of), cli_port(self->of));
     }

@@ -368,6 +368,12 @@ PIDS="$PIDS $gate"
 try 'start --id --daemon tells the pid' kill -0 "${gate:-0}"
 try '... and it listens' wait_for 5 listens $((base + 14))
 try 'start of nobody' says 1 pomelo start -d Hello -i nobody
+cp Hello/config/crons.json crons.json
+sed -i 's/"0 0 /"0 60 /' Hello/config/crons.json
+verdict 'start, with a wrong cron, tells file, key and what was expected' "$(
+    pomelo start -d Hello -D 2>&1 | grep -q 'crons.json: chat\[0\].time: minute: expected' ||
+        pomelo start -d Hello -D 2>&1)"
+cp crons.json Hello/config/crons.json
 try 'start, where no project is' says 1 pomelo start -d "$prefix"
 [ -z "$gate" ] || kill -TERM "$gate"
 try '... and it stops' wait_for 5 all_gone
