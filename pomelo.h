@@ -322,8 +322,10 @@ typedef struct pm_server {
     uint32_t max_connections; /* 0: the limit of the process */
     uint32_t weight;          /* for wrr; 0 is taken as 1 */
     const char *args;         /* for who starts the process; may be NULL */
-    const char *raw; /* the entry's JSON text, unknown keys included; NULL
-                        when the table did not come from a file */
+    const char *raw;     /* the entry's JSON text, unknown keys included; NULL
+                            when the table did not come from a file */
+    uint16_t stats_port; /* where pm_run tells the numbers of the process that
+                            plays it: GET /metrics; 0: nowhere */
 } pm_server;
 
 /* ==== App ===================================================================
@@ -1508,6 +1510,12 @@ typedef struct pm_run_opts {
     const char *binary;  /* the program that it starts; NULL: "binary" of
                             config_dir/pomelo.json, else `program` */
     const char *program; /* this program: argv[0] */
+    /* GET /metrics tells Prometheus the numbers of all apps of this process.
+     * Port 0: the first stats_port of the servers that it plays; for the master
+     * or who plays all of them, "stats" of config_dir/pomelo.json; else
+     * nowhere. Host NULL: "stats" of that file, else 127.0.0.1. */
+    const char *stats_host;
+    uint16_t stats_port;
     const char *servers_json; /* servers that are in no file, as a servers.json
                                  of their own: added at run time */
 } pm_run_opts;

@@ -288,7 +288,7 @@ typedef struct config_entry {
     const cJSON *tree;
     pm_server server;
     uint32_t count; /* clusterCount; 0: not there, this is one server */
-    bool port_counts, client_port_counts;
+    bool port_counts, client_port_counts, stats_port_counts;
 } config_entry;
 
 /* "3000" and, with `plus`, "3000++". */
@@ -436,6 +436,9 @@ static pm_err config_read_entry(config_reader *r, const cJSON *tree,
         err = config_port(r, entry, "clientPort", &server->client_port,
                           &entry->client_port_counts);
     if (err == PM_OK)
+        err = config_port(r, entry, "statsPort", &server->stats_port,
+                          &entry->stats_port_counts);
+    if (err == PM_OK)
         err = config_frontend(r, entry);
     if (err == PM_OK)
         err = config_number(r, tree, "cpu", 0, 4095, &core);
@@ -535,6 +538,8 @@ static pm_err config_add_counted(config_reader *r, const config_entry *entry,
         server.port = (uint16_t)(server.port + i);
     if (entry->client_port_counts)
         server.client_port = (uint16_t)(server.client_port + i);
+    if (entry->stats_port_counts)
+        server.stats_port = (uint16_t)(server.stats_port + i);
     if (err == PM_OK)
         err = config_keep(r, pm_text(id), &server.id);
     if (err == PM_OK)

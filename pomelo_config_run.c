@@ -286,6 +286,20 @@ static pm_err files_read_log(files_reader *r)
 
 /* ---- pomelo.json ------------------------------------------------------- */
 
+static pm_err files_read_stats(files_reader *r, const cJSON *stats)
+{
+    pmi_start_rules *start = &r->files->start;
+    uint64_t port = 0;
+    pm_err err = PM_OK;
+    if (stats && !cJSON_IsObject(stats))
+        return files_wrong(r, "stats", "an object");
+    err = files_text(r, stats, "host", false, &start->stats_host);
+    if (err == PM_OK)
+        err = files_number(r, stats, "port", UINT16_MAX, &port);
+    start->stats_port = (uint16_t)port;
+    return err;
+}
+
 static pm_err files_read_start(files_reader *r)
 {
     pmi_start_rules *start = &r->files->start;
@@ -295,6 +309,8 @@ static pm_err files_read_start(files_reader *r)
     if (err || !tree)
         return err;
     err = files_text(r, tree, "binary", false, &start->binary);
+    if (err == PM_OK)
+        err = files_read_stats(r, pmi_json_get(tree, "stats"));
     web = pmi_json_get(tree, "web");
     if (err || !web)
         return err;

@@ -20,11 +20,14 @@ typedef struct pmi_log_rules {
 pm_log_level pmi_log_rules_level(const pmi_log_rules *rules,
                                  const char *module);
 
-/* config/pomelo.json: what `pomelo start` runs, and the page. */
+/* config/pomelo.json: what `pomelo start` runs, the page, and where the numbers
+ * are told. */
 typedef struct pmi_start_rules {
     const char *binary;              /* NULL: not told */
     const char *web_root, *web_host; /* root NULL: no page */
     uint16_t web_port;
+    const char *stats_host; /* NULL: not told */
+    uint16_t stats_port;    /* 0: not told */
 } pmi_start_rules;
 
 typedef struct pmi_run_files {

@@ -13,6 +13,7 @@
 #include "pomelo_run_internal.h"
 
 #include "core/json.h"
+#include "pomelo_stats_internal.h"
 
 #include <signal.h>
 
@@ -290,6 +291,52 @@ static void run_open_page(pmi_run *self)
                 pmi_http_port(self->page));
 }
 
+/* ---- Numbers ----------------------------------------------------------- */
+
+static int run_metrics(pm_slice path, pmi_buf *out, const char **type,
+                       void *ctx)
+{
+    const pmi_run *self = ctx;
+    if (!pmi_slice_eq(path, pm_text("/metrics")))
+        return 0;
+    *type = "text/plain; version=0.0.4; charset=utf-8";
+    pmi_stats_prometheus(self->apps, self->count, out);
+    return 200;
+}
+
+static uint16_t run_stats_port(const pmi_run *self)
+{
+    if (self->opts->stats_port)
+        return self->opts->stats_port;
+    for (size_t i = 0; i < self->count; i++)
+        if (pm_app_server(self->apps[i])->stats_port)
+            return pm_app_server(self->apps[i])->stats_port;
+    return self->opts->ids && !self->spawn ? 0 : self->files.start.stats_port;
+}
+
+/* Like the page: who can not tell his numbers serves his players all the same.
+ */
+static void run_open_stats(pmi_run *self)
+{
+    pmi_http_opts opts = {.host = self->opts->stats_host,
+                          .port = run_stats_port(self),
+                          .page = run_metrics,
+                          .ctx = self};
+    pm_err err;
+    if (!opts.port)
+        return;
+    if (!opts.host)
+        opts.host = self->files.start.stats_host;
+    err = pmi_http_start(self->loop, &opts, &self->stats);
+    if (err)
+        PMI_LOG(self->env, PM_LOG_ERROR, "run", "the numbers, port %u: %s",
+                opts.port, pm_strerror(err));
+    else
+        PMI_LOG(self->env, PM_LOG_INFO, "run",
+                "numbers at http://%s:%u/metrics",
+                opts.host ? opts.host : "127.0.0.1", opts.port);
+}
+
 static pm_err run_go(pmi_run *self, pm_configure_cb configure, void *ctx)
 {
     pm_err err = run_check_ids(self);
@@ -308,6 +355,7 @@ static pm_err run_go(pmi_run *self, pm_configure_cb configure, void *ctx)
     if (err)
         return err;
     run_open_page(self);
+    run_open_stats(self);
     if (!self->opts->ids) /* otherwise a master knows */
         for (size_t i = 0; i < self->count; i++)
             pmi_app_all_started(self->apps[i]);
@@ -321,6 +369,7 @@ static void run_end(pmi_run *self)
     for (size_t i = 0; i < PMI_COUNT(self->signals); i++)
         pmi_loop_signal_end(self->signals[i]);
     pmi_http_stop(self->page);
+    pmi_http_stop(self->stats);
     for (size_t i = 0; i < self->count; i++)
         pm_app_free(self->apps[i]);
     pmi_run_master_end(self);

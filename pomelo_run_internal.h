@@ -25,9 +25,9 @@ typedef struct pmi_run {
     size_t running; /* apps that have not told yet that they have stopped */
     bool told;      /* a first signal has come */
     void *signals[2];
-    pmi_http *page;
-    pmi_spawn *spawn;   /* the master's; NULL: this is none */
-    pmi_timer patience; /* for processes that do not stop */
+    pmi_http *page, *stats; /* NULL: none */
+    pmi_spawn *spawn;       /* the master's; NULL: this is none */
+    pmi_timer patience;     /* for processes that do not stop */
 } pmi_run;
 
 /* Sets what belongs to the master in one app's options. */

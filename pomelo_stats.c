@@ -203,9 +203,9 @@ static void stats_links(stats_walk *walk)
 
 static void stats_links_lost(stats_walk *walk)
 {
-    static const pm_close_reason usual[] = {
-        PM_CLOSE_CLIENT, PM_CLOSE_RESET,       PM_CLOSE_PACKAGE,
-        PM_CLOSE_CUT,    PM_CLOSE_PEER_SILENT, PM_CLOSE_DUPLICATE};
+    static const pm_close_reason usual[] = {PM_CLOSE_CLIENT, PM_CLOSE_PACKAGE,
+                                            PM_CLOSE_CUT, PM_CLOSE_PEER_SILENT,
+                                            PM_CLOSE_DUPLICATE};
     stats_reasons(walk, pmi_rpc_peers(pmi_app_rpc(walk->app))->lost, usual,
                   PMI_COUNT(usual));
 }
@@ -213,11 +213,11 @@ static void stats_links_lost(stats_walk *walk)
 static void stats_links_refused(stats_walk *walk)
 {
     static const pm_close_reason usual[] = {
-        PM_CLOSE_CLIENT,       PM_CLOSE_HANDSHAKE_TIMEOUT,
-        PM_CLOSE_PACKAGE,      PM_CLOSE_PACKAGE_SIZE,
-        PM_CLOSE_CONNECT,      PM_CLOSE_CONNECTIONS_MAX,
-        PM_CLOSE_AUTH,         PM_CLOSE_DUPLICATE,
-        PM_CLOSE_TLS_ON_PLAIN, PM_CLOSE_MEMORY};
+        PM_CLOSE_CLIENT,  PM_CLOSE_HANDSHAKE_TIMEOUT,
+        PM_CLOSE_PACKAGE, PM_CLOSE_PACKAGE_SIZE,
+        PM_CLOSE_CONNECT, PM_CLOSE_CONNECTIONS_MAX,
+        PM_CLOSE_AUTH,    PM_CLOSE_TLS_ON_PLAIN,
+        PM_CLOSE_MEMORY};
     stats_reasons(walk, pmi_rpc_peers(pmi_app_rpc(walk->app))->refused, usual,
                   PMI_COUNT(usual));
 }
@@ -447,8 +447,10 @@ static void stats_tell_own(stats_walk *walk, size_t k, const pmi_own_stat *own)
 
 static void stats_tell(stats_walk *walk)
 {
+    pmi_env env;
     walk->loop = pm_app_loop(walk->apps[0]);
-    pmi_buf_init(&walk->labels, pmi_loop_env(walk->loop), SIZE_MAX);
+    pmi_env_init(&env, NULL); /* the reader's memory, not the loop's */
+    pmi_buf_init(&walk->labels, &env, SIZE_MAX);
     stats_tell_modules(walk);
     stats_tell_counts(walk);
     for (size_t k = 0; k < walk->apps_count && !walk->stop; k++) {

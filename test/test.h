@@ -370,6 +370,73 @@ static inline bool test_world_run(test_world *world, pm_loop *loop, uint64_t us)
     return false;
 }
 
+/* ---- What was counted -------------------------------------------------- */
+/* With PM_STATS_DIR set, each program leaves a file there with every number of
+ * the library that any of its apps could tell, "1" in front when it was not 0
+ * at the end of one of them: tools/moved.sh finds those that no test moves. */
+typedef struct test_number {
+    char key[160];
+    bool moved;
+} test_number;
+static test_number test_numbers_told[512];
+static size_t test_numbers_count;
+
+static inline void test_numbers_write(void)
+{
+    char path[256];
+    FILE *to;
+    snprintf(path, sizeof path, "%s/%ld", getenv("PM_STATS_DIR"),
+             (long)getpid());
+    to = fopen(path, "a");
+    for (size_t i = 0; to && i < test_numbers_count; i++)
+        fprintf(to, "%d %s\n", test_numbers_told[i].moved,
+                test_numbers_told[i].key);
+    if (to)
+        fclose(to);
+}
+
+/* Servers, routes and methods are the tests' own. */
+static inline bool test_number_told(const pm_stat *stat, void *ctx)
+{
+    static size_t at;
+    char key[sizeof test_numbers_told[0].key];
+    const char *label = strstr(stat->labels, "\",");
+    (void)ctx;
+    if (strncmp(stat->name, "pomelo_", 7) != 0)
+        return true;
+    label = label ? label + 2 : "";
+    if (!strncmp(label, "route=", 6) || !strncmp(label, "method=", 7))
+        label = "";
+    if (strncmp(stat->labels, "server=", 7) != 0)
+        label = stat->labels;
+    snprintf(key, sizeof key, "%s %s", stat->name, label);
+    for (size_t n = 0; n < test_numbers_count; n++, at++) {
+        test_number *one = &test_numbers_told[at % test_numbers_count];
+        if (strcmp(one->key, key) != 0)
+            continue;
+        one->moved |= stat->value > 0;
+        at++;
+        return true;
+    }
+    if (test_numbers_count < 512) {
+        test_number *one = &test_numbers_told[test_numbers_count++];
+        strcpy(one->key, key);
+        one->moved = stat->value > 0;
+    }
+    return true;
+}
+
+static inline void test_app_free(pm_app *app)
+{
+    if (app && getenv("PM_STATS_DIR")) {
+        if (!test_numbers_count)
+            atexit(test_numbers_write);
+        pm_stats_each(app, test_number_told, NULL);
+    }
+    pm_app_free(app);
+}
+#define pm_app_free(app) test_app_free(app)
+
 /* ---- Bytes ------------------------------------------------------------- */
 /* An exact copy on the C library's heap, so that AddressSanitizer sees a read
  * one byte too far. Free it with free(). */

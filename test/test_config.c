@@ -115,7 +115,8 @@ static void test_cluster_count(void **state)
 {
     pm_config *config =
         parse("{\"chat\":[{\"host\":\"127.0.0.1\",\"port\":\"3000++\","
-              "\"clusterCount\":3,\"wsPort\":\"7++\",\"lang\":\"C++\"},"
+              "\"clusterCount\":3,\"wsPort\":\"7++\",\"lang\":\"C++\","
+              "\"statsPort\":\"9464++\"},"
               "{\"id\":\"mine\",\"port\":9},"
               "{\"id\":\"5++\",\"port\":65534,\"clientPort\":\"65534++\","
               "\"clusterCount\":\"2\"}],"
@@ -132,13 +133,16 @@ static void test_cluster_count(void **state)
     for (size_t i = 0; i < PMI_COUNT(ids); i++) {
         assert_string_equal(server_at(config, i)->id, ids[i]);
         assert_int_equal(server_at(config, i)->port, ports[i]);
+        assert_int_equal(server_at(config, i)->stats_port,
+                         i < 3 ? 9464 + (int)i : 0);
     }
     assert_int_equal(server_at(config, 4)->client_port, 65534);
     assert_int_equal(server_at(config, 5)->client_port, 65535);
     assert_string_equal(
         server_at(config, 1)->raw,
         "{\"host\":\"127.0.0.1\",\"port\":3001,\"clusterCount\":3,"
-        "\"wsPort\":8,\"lang\":\"C++\",\"id\":\"cluster-server-chat-1\"}");
+        "\"wsPort\":8,\"lang\":\"C++\",\"statsPort\":9465,"
+        "\"id\":\"cluster-server-chat-1\"}");
     assert_string_equal(server_at(config, 4)->raw,
                         "{\"id\":\"cluster-server-chat-3\",\"port\":65534,"
                         "\"clientPort\":65534,\"clusterCount\":\"2\"}");

@@ -81,7 +81,8 @@ static void folder_fill(const folder *f)
         "{\"level\":\"warn\",\"levels\":{\"rpc\":\"debug\"},\"format\":"
         "\"json\",\"file\":\"x.log\",\"max_bytes\":1000,\"keep\":2,"
         "\"stderr\":false}",
-        "{\"binary\":\"build/x\",\"web\":{\"root\":\"web\",\"port\":3001}}"};
+        "{\"binary\":\"build/x\",\"web\":{\"root\":\"web\",\"port\":3001},"
+        "\"stats\":{\"host\":\"::1\",\"port\":9464}}"};
     for (size_t i = 0; i < PMI_COUNT(texts); i++)
         folder_put(f, folder_files[i], texts[i]);
 }
@@ -122,6 +123,8 @@ static void check_files(const pmi_run_files *files)
     assert_string_equal(files->start.binary, "build/x");
     assert_string_equal(files->start.web_root, "web");
     assert_int_equal(files->start.web_port, 3001);
+    assert_string_equal(files->start.stats_host, "::1");
+    assert_int_equal(files->start.stats_port, 9464);
 }
 
 static void test_files(void **state)
@@ -199,6 +202,8 @@ static void test_files_wrong(void **state)
         {"log.json", "{\"stderr\":1}", "stderr"},
         {"pomelo.json", "{\"binary\":[]}", "binary"},
         {"pomelo.json", "{\"web\":{\"port\":1}}", "root"},
+        {"pomelo.json", "{\"stats\":9464}", "stats"},
+        {"pomelo.json", "{\"stats\":{\"port\":65536}}", "port"},
         {"pomelo.json", "{\"web\":{\"root\":\"w\",\"port\":\"1\"}}", "port"},
     };
     test_heap heap = {0};

@@ -67,10 +67,23 @@ run() { # FLAVOUR BUILD-FOLDER PROGRAMS...
         xargs -P "$JOBS" -I '{}' tools/run_test.sh "$r_flavour" "$r_build" "$LOGS" '{}'
 }
 
+# Every number that the tests have seen is moved by one of them.
+moved() {
+    m_out=$(tools/moved.sh "$PM_STATS_DIR" 2>&1)
+    m_status=$?
+    printf '%s\n' "$m_out" | sed '$d'
+    add_total numbers "$(printf '%s\n' "$m_out" | tail -n 1)" "$m_status"
+}
+
 flavour_plain() {
     build plain "$BUILD" '' all programs tests
+    PM_STATS_DIR=$LOGS/stats
+    mkdir -p "$PM_STATS_DIR"
+    export PM_STATS_DIR
     # shellcheck disable=SC2046
     run plain "$BUILD" $(get TESTS)
+    [ -n "${TESTS:-}" ] || moved
+    unset PM_STATS_DIR
 }
 
 flavour_asan() {

@@ -76,11 +76,25 @@ look_fuzz() {
     need "libclang-rt-$major-dev"
 }
 
+# Of Debian's prometheus only its promtool, out of the package: installed, that
+# package would start a server.
+promtool=${BUILD:-build}/deps/usr/bin/promtool
+look_promtool() {
+    have apt-get && have dpkg-deb || return
+    echo "deps: promtool, out of the distribution's prometheus"
+    (cd "$dir" && { apt-get -q download prometheus ||
+        { apt-get -q update && apt-get -q download prometheus; }; } &&
+        dpkg-deb -x prometheus_*.deb deps) >"$dir/log" 2>&1 &&
+        mkdir -p "${promtool%/*}" && cp "$dir/deps/usr/bin/promtool" "$promtool" ||
+        tail -n 3 "$dir/log"
+}
+
 look_ci() {
     have clang-format || need clang-format
     have node || need nodejs
     have npm || need npm
     have chromium || have chromium-browser || have google-chrome || need chromium
+    have promtool || [ -x "$promtool" ] || look_promtool
 }
 
 case $what in

@@ -18,7 +18,7 @@
 
 typedef struct chat {
     const char *config_dir, *env, *ids, *host, *web_root;
-    uint16_t port_base, web_port;
+    uint16_t port_base, web_port, stats_port;
     chat_rules rules;
     char config_found[4096 + 32];
     page page;
@@ -137,6 +137,7 @@ static pm_err chat_run(chat *self, const pm_config *config)
     run.servers_count = count;
     run.env = self->env;
     run.ids = self->ids;
+    run.stats_port = self->stats_port;
     run.app = &app;
     if (servers)
         err = pm_run(&run, chat_setup, self);
@@ -157,6 +158,7 @@ static void chat_help(void)
          "  --host ADDRESS  where clients come in (127.0.0.1)\n"
          "  --web-port N    port of the page (3002; 0: any)\n"
          "  --web-root DIR  the page's folder (examples/chat/web)\n"
+         "  --stats-port N  http://127.0.0.1:N/metrics, for Prometheus (none)\n"
          "  --stable        rooms stay where they are when servers come or go\n"
          "  --help          this text");
 }
@@ -195,6 +197,8 @@ static bool chat_option(chat *self, int option)
     case 'r':
         self->web_root = optarg;
         return true;
+    case 'm':
+        return chat_port(optarg, 65535, &self->stats_port);
     case 's':
         self->rules.stable = true;
         return true;
@@ -214,6 +218,7 @@ static int chat_options(chat *self, int argc, char **argv)
         {"host", required_argument, NULL, 'a'},
         {"web-port", required_argument, NULL, 'w'},
         {"web-root", required_argument, NULL, 'r'},
+        {"stats-port", required_argument, NULL, 'm'},
         {"stable", no_argument, NULL, 's'},
         {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0}};
