@@ -27,6 +27,16 @@ const pm_master_opts *pmi_app_master_opts(const pm_app *app);
 const char *pmi_app_client_bind(const pm_app *app); /* may be NULL */
 const char *pmi_app_rpc_bind(const pm_app *app);
 
+/* Whose bytes a connection's are: pmi_conn_limits.tally. */
+enum {
+    PMI_TRAFFIC_OTHER, /* pm_client's and consoles' */
+    PMI_TRAFFIC_CLIENTS,
+    PMI_TRAFFIC_PEERS,
+    PMI_TRAFFIC_ADMIN,
+    PMI_TRAFFIC_HTTP,
+    PMI_TRAFFIC_COUNT
+};
+
 /* Its numbers: pomelo_count_internal.h. */
 struct pmi_counts *pmi_app_counts(const pm_app *app);
 

@@ -745,6 +745,7 @@ pm_err pmi_connector_start(pmi_connector *connector)
     opts.framing = PMI_FRAMING_SNIFF;
     opts.limits.in_max = limits->package_in_bytes + PMI_PACKAGE_HEAD;
     opts.limits.out_max = limits->client_queue_bytes;
+    opts.limits.tally = PMI_TRAFFIC_CLIENTS;
     opts.limits.open_ms = limits->handshake_ms;
     opts.limits.send_buffer =
         pmi_app_connector_opts(connector->app)->send_buffer_bytes;

@@ -857,6 +857,7 @@ pm_err pmi_master_start(pmi_master *master)
     opts.framing = PMI_FRAMING_STREAM;
     opts.limits.in_max = master->opts->message_bytes + PMI_MQTT_HEAD_MAX;
     opts.limits.out_max = MASTER_OUT_BYTES;
+    opts.limits.tally = PMI_TRAFFIC_ADMIN;
     opts.accepted = master_accepted;
     opts.ctx = master;
     err = pmi_listen(pmi_master_loop(master), &opts, &master->listener);

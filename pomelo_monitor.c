@@ -642,6 +642,7 @@ static void monitor_dial(pmi_monitor *monitor)
                              .from = pm_app_server(monitor->app)->id};
     opts.limits.in_max = MONITOR_BYTES + PMI_MQTT_HEAD_MAX;
     opts.limits.out_max = MONITOR_BYTES;
+    opts.limits.tally = PMI_TRAFFIC_ADMIN;
     opts.limits.open_ms = MONITOR_ANSWER_MS;
     if (pmi_admin_dial(monitor_loop(monitor), monitor->env, &opts, &monitor_ops,
                        monitor, &monitor->link)) {

@@ -548,6 +548,7 @@ static pmi_conn_limits peer_limits(const pmi_peers *peers)
     limits.in_max = PMI_FRAME_MAX + PMI_FRAME_HEAD;
     limits.out_max = pmi_app_limits(peers->app)->peer_queue_bytes;
     limits.open_ms = PEER_PROOF_MS;
+    limits.tally = PMI_TRAFFIC_PEERS;
     return limits;
 }
 

@@ -13,6 +13,7 @@
 #include "pomelo_run_internal.h"
 
 #include "core/json.h"
+#include "pomelo_app_internal.h"
 #include "pomelo_stats_internal.h"
 
 #include <signal.h>
@@ -277,7 +278,8 @@ static void run_open_page(pmi_run *self)
     const pmi_start_rules *rules = &self->files.start;
     pmi_http_opts opts = {.host = rules->web_host,
                           .port = rules->web_port,
-                          .root = rules->web_root};
+                          .root = rules->web_root,
+                          .tally = PMI_TRAFFIC_HTTP};
     pm_err err;
     if (!rules->web_root || (self->opts->ids && !self->spawn))
         return;
@@ -321,7 +323,8 @@ static void run_open_stats(pmi_run *self)
     pmi_http_opts opts = {.host = self->opts->stats_host,
                           .port = run_stats_port(self),
                           .page = run_metrics,
-                          .ctx = self};
+                          .ctx = self,
+                          .tally = PMI_TRAFFIC_HTTP};
     pm_err err;
     if (!opts.port)
         return;

@@ -270,6 +270,33 @@ static void stats_lags(stats_walk *walk)
     stats_time(walk, NULL, NULL, &lags);
 }
 
+static const char *const stats_traffic[PMI_TRAFFIC_COUNT] = {
+    "other", "clients", "peers", "admin", "http"};
+
+/* The pages of a process are told when there have been any. */
+static void stats_bytes_in(stats_walk *walk)
+{
+    const pmi_conn_totals *totals = pmi_conn_totals_of(walk->loop);
+    for (int i = 0; i < PMI_TRAFFIC_COUNT; i++)
+        if (i != PMI_TRAFFIC_HTTP || totals->by[i].in)
+            stats_value(walk, "subsystem", stats_traffic[i], totals->by[i].in);
+}
+
+static void stats_bytes_out(stats_walk *walk)
+{
+    const pmi_conn_totals *totals = pmi_conn_totals_of(walk->loop);
+    for (int i = 0; i < PMI_TRAFFIC_COUNT; i++)
+        if (i != PMI_TRAFFIC_HTTP || totals->by[i].out)
+            stats_value(walk, "subsystem", stats_traffic[i], totals->by[i].out);
+}
+
+static void stats_queues(stats_walk *walk)
+{
+    for (uint8_t i = PMI_TRAFFIC_CLIENTS; i <= PMI_TRAFFIC_PEERS; i++)
+        stats_value(walk, "subsystem", stats_traffic[i],
+                    pmi_conn_waiting(walk->loop, i));
+}
+
 static void stats_io(stats_walk *walk)
 {
     const pmi_conn_totals *totals = pmi_conn_totals_of(walk->loop);
@@ -342,6 +369,13 @@ static const stats_family stats_families[] = {
      "How long one turn of the loop keeps all others waiting.", stats_turns},
     {PM_STAT_TIME, false, "pomelo_loop_lag_seconds",
      "How late a turn's first timer is.", stats_lags},
+    {PM_STAT_COUNTER, false, "pomelo_bytes_in_total",
+     "Bytes that have come in, by whose they are.", stats_bytes_in},
+    {PM_STAT_COUNTER, false, "pomelo_bytes_out_total",
+     "Bytes that have left, by whose they are.", stats_bytes_out},
+    {PM_STAT_GAUGE, false, "pomelo_queue_bytes",
+     "Bytes that could not be written yet, by who is to have them.",
+     stats_queues},
     {PM_STAT_COUNTER, false, "pomelo_loop_io_total",
      "Reads and writes of connections.", stats_io},
     {PM_STAT_GAUGE, false, "pomelo_memory_bytes",

@@ -44,6 +44,7 @@ pmi_conn_shared *pmi_conn_shared_of(pm_loop *loop)
         return NULL;
     shared->segments.loop = loop;
     pmi_list_init(&shared->dirty);
+    pmi_list_init(&shared->behind);
     pmi_loop_set_slot(loop, shared, conn_shared_free);
     return shared;
 }
@@ -53,6 +54,37 @@ const pmi_conn_totals *pmi_conn_totals_of(pm_loop *loop)
     static const pmi_conn_totals none = {0};
     const pmi_conn_shared *shared = pmi_loop_slot(loop);
     return shared ? &shared->totals : &none;
+}
+
+static uint64_t conn_waiting_in(const pmi_link *list, uint8_t tally)
+{
+    uint64_t bytes = 0;
+    for (const pmi_link *at = list->next; at != list; at = at->next) {
+        const pmi_conn *c = PMI_OUTER(at, pmi_conn, dirty);
+        if (c->tally == tally)
+            bytes += c->out.bytes;
+    }
+    return bytes;
+}
+
+uint64_t pmi_conn_waiting(pm_loop *loop, uint8_t tally)
+{
+    const pmi_conn_shared *shared = pmi_loop_slot(loop);
+    return shared ? conn_waiting_in(&shared->dirty, tally) +
+                        conn_waiting_in(&shared->behind, tally)
+                  : 0;
+}
+
+static void conn_count_in(pmi_conn *c, uint64_t n)
+{
+    c->shared->totals.bytes_in += n;
+    c->shared->totals.by[c->tally].in += n;
+}
+
+static void conn_count_out(pmi_conn *c, uint64_t n)
+{
+    c->shared->totals.bytes_out += n;
+    c->shared->totals.by[c->tally].out += n;
 }
 
 /* ---- The two transports ------------------------------------------------ */
@@ -90,7 +122,7 @@ long pmi_conn_receive(pmi_conn *c, uint8_t *data, size_t len,
                        : pmi_sock_read(c->via.watch.fd, data, len, &reset);
     c->shared->totals.reads++;
     if (n > 0)
-        c->shared->totals.bytes_in += (uint64_t)n;
+        conn_count_in(c, (uint64_t)n);
     *reason = reset ? PM_CLOSE_RESET : PM_CLOSE_CLIENT;
     return n;
 }
@@ -105,7 +137,7 @@ static bool conn_write_once(pmi_conn *c)
     c->shared->totals.writes++;
     if (c->memory) {
         size_t moved = pmi_pipe_write(c->via.pipe, &c->out, false);
-        c->shared->totals.bytes_out += moved;
+        conn_count_out(c, moved);
         return c->out.bytes == 0;
     }
     /* Before the 101 only the request, the first segment, may leave. */
@@ -118,7 +150,7 @@ static bool conn_write_once(pmi_conn *c)
         pmi_conn_end(c, PM_CLOSE_RESET);
         return true;
     }
-    c->shared->totals.bytes_out += (uint64_t)n;
+    conn_count_out(c, (uint64_t)n);
     pmi_queue_sent(&c->out, &c->shared->segments, (size_t)n);
     if (c->state == PMI_CONN_UPGRADING)
         c->extra->request_left -= (size_t)n;
@@ -148,6 +180,8 @@ void pmi_conn_write_out(pmi_conn *c)
     }
     if (c->out.books && c->out.bytes == 0)
         pmi_queue_close_books(&c->out, &c->shared->segments);
+    if (c->blocked && c->attached)
+        pmi_list_add(&c->shared->behind, &c->dirty);
 }
 
 void pmi_conn_tell_drained_now(pmi_conn *c)

@@ -74,6 +74,8 @@ typedef struct pmi_conn_events {
     void (*eased)(pmi_conn *conn, void *ctx);
 } pmi_conn_events;
 
+enum { PMI_CONN_TALLIES = 8 }; /* three bits of a connection */
+
 /* A size of 0 is no limit. */
 typedef struct pmi_conn_limits {
     size_t in_max;    /* largest message (WebSocket), or bytes kept unconsumed
@@ -84,6 +86,7 @@ typedef struct pmi_conn_limits {
     bool sniff_http_only_get; /* unused bytes of other HTTP methods count as
                                  stream */
     int send_buffer;          /* SO_SNDBUF, 0 = the system's */
+    uint8_t tally; /* below PMI_CONN_TALLIES: which of pmi_conn_totals's sums */
 } pmi_conn_limits;
 
 /* ---- Listening --------------------------------------------------------- */
@@ -230,7 +233,13 @@ void pmi_conn_free(pmi_conn *conn);
 /* Bytes of traffic on all connections of a loop, for counters. */
 typedef struct pmi_conn_totals {
     uint64_t bytes_in, bytes_out, reads, writes, body_copies;
+    struct {
+        uint64_t in, out;
+    } by[PMI_CONN_TALLIES];
 } pmi_conn_totals;
 const pmi_conn_totals *pmi_conn_totals_of(pm_loop *loop);
+/* Bytes that connections of this tally have queued and could not write yet.
+ * Looks at those that are behind alone. */
+uint64_t pmi_conn_waiting(pm_loop *loop, uint8_t tally);
 
 #endif

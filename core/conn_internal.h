@@ -39,6 +39,7 @@ typedef enum pmi_conn_state {
 typedef struct pmi_conn_shared {
     pmi_segment_pool segments;
     pmi_link dirty;  /* connections with something to write this turn */
+    pmi_link behind; /* those whose transport takes no more now */
     uint32_t marked; /* how many became so in this turn */
     pmi_task flush;
     pmi_conn_totals totals;
@@ -74,8 +75,8 @@ struct pmi_conn {
     pmi_chunk *tail;       /* owned: read, not used up yet; or NULL */
     pmi_fragments *parts;  /* owned: of a message not complete; or NULL */
     pmi_conn_extra *extra; /* owned, or NULL */
-    pmi_link dirty;
-    pmi_task later; /* tells open or closed, delivers the tail, frees */
+    pmi_link dirty;        /* in shared: dirty or behind */
+    pmi_task later;        /* tells open or closed, delivers the tail, frees */
     uint32_t in_max, out_max;
     uint32_t tail_at; /* where in the tail the bytes start */
     union {
@@ -85,6 +86,7 @@ struct pmi_conn {
     pmi_addr peer;
     uint32_t dropped; /* messages, by their terms */
     uint32_t state : 4, framing : 2, reason : 6, want : 2;
+    uint32_t tally : 3;
     uint32_t memory : 1;
     uint32_t client : 1;
     uint32_t attached : 1; /* `via` is there */

@@ -33,6 +33,7 @@ static pmi_conn *conn_new(pm_loop *loop, pmi_framing framing,
     c->framing = (uint32_t)framing & 3;
     c->in_max = conn_limit(limits->in_max);
     c->out_max = conn_limit(limits->out_max);
+    c->tally = (uint32_t)limits->tally & 7;
     c->open_ms = limits->open_ms;
     c->only_get = limits->sniff_http_only_get;
     pmi_loop_hold(loop);

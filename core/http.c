@@ -459,6 +459,7 @@ static pm_err http_listen(pmi_http *http, const pmi_http_opts *opts)
     listen.framing = PMI_FRAMING_STREAM;
     listen.limits.in_max = 2 * PMI_HTTP_HEAD_MAX;
     listen.limits.out_max = HTTP_OUT_MAX;
+    listen.limits.tally = opts->tally;
     listen.accepted = http_accepted;
     listen.ctx = http;
     return pmi_listen(http->loop, &listen, &http->listener);

@@ -20,6 +20,7 @@ typedef struct pmi_http_opts {
      * status; 0: not mine. May be NULL. */
     int (*page)(pm_slice path, pmi_buf *out, const char **type, void *ctx);
     void *ctx;
+    uint8_t tally; /* of its connections: pmi_conn_limits */
 } pmi_http_opts;
 
 /* At most 64 connections, 10 s for a request's head, 8 KiB of head.

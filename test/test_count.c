@@ -173,6 +173,48 @@ static void test_ends_on_a_socket(void **state)
     wire_end(&w);
 }
 
+/* ---- Queues ------------------------------------------------------------ */
+
+static bool on_queue(const pm_stat *stat, void *ctx)
+{
+    uint64_t *bytes = ctx;
+    if (strcmp(stat->name, "pomelo_queue_bytes") != 0)
+        return true;
+    bytes[!strstr(stat->labels, "clients")] = stat->value;
+    return true;
+}
+
+static bool on_push_much(pm_session *session, void *ctx)
+{
+    assert_ok(
+        pm_session_push(session, "onMuch", pm_body_bytes(ctx, 800 * 1024)));
+    return true;
+}
+
+/* More than a link takes at once waits, and is told by who is to have it. */
+static void test_queues(void **state)
+{
+    char *much = calloc(1, 800 * 1024);
+    uint64_t bytes[2] = {0, 0}; /* clients, peers */
+    pm_rpc_opts call = pm_rpc_opts_default();
+    flow f = {0};
+    (void)state;
+    assert_non_null(much);
+    assert_ok(flow_start(&f, 1, configure));
+    pm_stats_each(f.front, on_queue, bytes);
+    assert_true(bytes[0] == 0 && bytes[1] == 0);
+    call.method = "chat.chatRemote.none";
+    call.args = pm_body_bytes(much, 800 * 1024);
+    assert_ok(pm_rpc_call(f.front, &call, NULL, NULL, NULL));
+    assert_int_equal(pm_session_each(f.front, NULL, on_push_much, much), 1);
+    pm_stats_each(f.front, on_queue, bytes);
+    assert_true(bytes[0] > 100 * 1024 && bytes[1] > 100 * 1024);
+    pm_app_free(f.front);
+    f.front = NULL;
+    flow_end(&f);
+    free(much);
+}
+
 /* ---- A client that speaks by hand -------------------------------------- */
 
 static size_t by_hand_data(pmi_conn *conn, uint8_t *data, size_t len, void *ctx)
@@ -222,6 +264,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_unknown_operation),
     cmocka_unit_test(test_other_protos),
     cmocka_unit_test(test_ends_on_a_socket),
+    cmocka_unit_test(test_queues),
     cmocka_unit_test(test_a_client_that_answers),
 };
 TEST_MAIN(tests)
