@@ -56,6 +56,7 @@ SRCS := \
 	core/loop_run.c \
 	core/tls.c \
 	core/queue.c \
+	core/window.c \
 	core/pipe.c \
 	core/dial.c \
 	core/frames.c \
@@ -89,9 +90,11 @@ SRCS := \
 	pomelo_filter.c \
 	pomelo_serial.c \
 	pomelo_handler.c \
+	pomelo_resume.c \
 	pomelo_downlink.c \
 	pomelo_meter.c \
 	pomelo_admit.c \
+	pomelo_resume_conn.c \
 	pomelo_connector.c \
 	pomelo_push.c \
 	pomelo_presence.c \
@@ -99,6 +102,7 @@ SRCS := \
 	pomelo_channel.c \
 	pomelo_cron.c \
 	pomelo_client_lore.c \
+	pomelo_client_resume.c \
 	pomelo_client.c \
 	pomelo_admin.c \
 	pomelo_module.c \

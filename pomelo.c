@@ -15,6 +15,7 @@
 #include "pomelo_master_internal.h"
 #include "pomelo_monitor_internal.h"
 #include "pomelo_remote_internal.h"
+#include "pomelo_resume_internal.h"
 
 typedef struct app_listener {
     pm_app_events events;
@@ -55,6 +56,7 @@ struct pm_app {
     pmi_requests *requests;
     pmi_filters *filters;
     pmi_handlers *handlers;
+    pmi_resumes *resumes;
     pmi_connector *connector;
     pmi_crons *crons;
     pmi_modules *modules;
@@ -159,6 +161,7 @@ APP_MODULE(channels)
 APP_MODULE(requests)
 APP_MODULE(filters)
 APP_MODULE(handlers)
+APP_MODULE(resumes)
 APP_MODULE(connector)
 APP_MODULE(crons)
 APP_MODULE(modules)
@@ -294,6 +297,8 @@ static pm_err app_copy_opts(pm_app *app, const pm_app_opts *opts)
     if (app->limits.lag_ms)
         pmi_loop_gauge(app->loop);
     c->flush_ms = app_or(c->flush_ms, 20);
+    c->resume_bytes = app_or(c->resume_bytes, 64 * 1024);
+    c->resume_sessions = app_or(c->resume_sessions, 1000);
     c->push_policy = c->push_policy ? c->push_policy : PM_PUSH_KEEP;
     app->rpc_opts.deadline_ms = app_or(app->rpc_opts.deadline_ms, 5000);
     app->rpc_opts.reconnect_ms_max =
@@ -369,6 +374,8 @@ static pm_err app_make_modules(pm_app *app, const pm_app_opts *opts)
     if (err == PM_OK)
         err = pmi_handlers_new(app, &app->handlers);
     if (err == PM_OK)
+        err = pmi_resumes_new(app, &app->resumes);
+    if (err == PM_OK)
         err = pmi_connector_new(app, &app->connector);
     if (err == PM_OK)
         err = pmi_crons_new(app, opts->crons, &app->crons);
@@ -415,6 +422,7 @@ static void app_release(pmi_task *grave)
     pmi_modules_free(app->modules);
     pmi_crons_free(app->crons);
     pmi_connector_free(app->connector);
+    pmi_resumes_free(app->resumes);
     pmi_handlers_free(app->handlers);
     pmi_filters_free(app->filters);
     pmi_requests_free(app->requests);
@@ -895,44 +903,40 @@ pm_err pm_app_listen(pm_app *app, const pm_app_events *events, void *ctx)
                                                  (app)->listeners[i].ctx);     \
     } while (0)
 
-void pmi_app_session_opened(pm_app *app, pm_session *session)
-{
-    pm_session_ref(session);
-    APP_EMIT(app, session_opened, session);
-    pm_session_unref(session);
-}
+#define APP_SESSION_EVENT(event)                                               \
+    void pmi_app_##event(pm_app *app, pm_session *session)                     \
+    {                                                                          \
+        pm_session_ref(session);                                               \
+        APP_EMIT(app, event, session);                                         \
+        pm_session_unref(session);                                             \
+    }
+APP_SESSION_EVENT(session_opened)
+APP_SESSION_EVENT(session_bound)
+APP_SESSION_EVENT(session_drained)
+APP_SESSION_EVENT(session_resumed)
+#undef APP_SESSION_EVENT
 
-void pmi_app_session_drained(pm_app *app, pm_session *session)
-{
-    pm_session_ref(session);
-    APP_EMIT(app, session_drained, session);
-    pm_session_unref(session);
-}
+#define APP_SESSION_END(event)                                                 \
+    void pmi_app_##event(pm_app *app, pm_session *session,                     \
+                         pm_close_reason reason)                               \
+    {                                                                          \
+        pm_session_ref(session);                                               \
+        APP_EMIT(app, event, session, reason);                                 \
+        pm_session_unref(session);                                             \
+    }
+APP_SESSION_END(session_closed)
+APP_SESSION_END(session_suspended)
+#undef APP_SESSION_END
 
 void pmi_app_server_drained(pm_app *app, const pm_server *server)
 {
     APP_EMIT(app, server_drained, server);
 }
 
-void pmi_app_session_bound(pm_app *app, pm_session *session)
-{
-    pm_session_ref(session);
-    APP_EMIT(app, session_bound, session);
-    pm_session_unref(session);
-}
-
 void pmi_app_session_unbound(pm_app *app, pm_session *session, const char *uid)
 {
     pm_session_ref(session);
     APP_EMIT(app, session_unbound, session, uid);
-    pm_session_unref(session);
-}
-
-void pmi_app_session_closed(pm_app *app, pm_session *session,
-                            pm_close_reason reason)
-{
-    pm_session_ref(session);
-    APP_EMIT(app, session_closed, session, reason);
     pm_session_unref(session);
 }
 

@@ -187,13 +187,16 @@ PM_API const char *pm_err_name(pm_err err);
     X(PM_CLOSE_CRYPTO, 30, "too many signatures")                              \
     X(PM_CLOSE_PROXY, 31, "no PROXY header, or a malformed one")               \
     X(PM_CLOSE_OVERLOAD, 32, "the server is overloaded")                       \
-    X(PM_CLOSE_ADDRESS_RATE, 33, "too many connections from this address")
+    X(PM_CLOSE_ADDRESS_RATE, 33, "too many connections from this address")     \
+    X(PM_CLOSE_TAKEOVER, 34, "the session has resumed elsewhere")              \
+    X(PM_CLOSE_RESUME, 35, "not resumed")                                      \
+    X(PM_CLOSE_RESUME_WINDOW, 36, "too much was missed to be resumed")
 
 typedef enum pm_close_reason {
 #define PM_CLOSE_ENUM(name, value, text) name = value,
     PM_CLOSE_REASONS(PM_CLOSE_ENUM)
 #undef PM_CLOSE_ENUM
-        PM_CLOSE_COUNT = 34
+        PM_CLOSE_COUNT = 37
 } pm_close_reason;
 
 /* Static, never NULL. */
@@ -488,6 +491,15 @@ typedef struct pm_connector_opts {
                                    JSON, not with an empty body (which
                                    libpomelo2 dislikes) */
     int send_buffer_bytes; /* SO_SNDBUF of client sockets; 0: the system's */
+    /* Sessions of clients that ask for it outlive their connection. */
+    uint32_t resume_ms;         /* so long; 0: none does */
+    uint32_t resume_bytes;      /* 0: 64 KiB. What is kept of what was sent to a
+                                   session, to be sent again; at most half of
+                                   limits.client_queue_bytes. Without a
+                                   connection this is its queue: push policies
+                                   hold when so much waits */
+    uint32_t resume_sessions;   /* 0: 1,000. That are without a connection at a
+                                   time; over it the oldest one ends */
     pm_push_policy push_policy; /* of pushes that name none; 0: PM_PUSH_KEEP */
 } pm_connector_opts;
 
@@ -671,6 +683,15 @@ typedef struct pm_app_events {
      * and pm_cron_remove. Borrowed until the callback returns. */
     void (*cron_added)(pm_app *app, const pm_cron *cron, void *ctx);
     void (*cron_removed)(pm_app *app, const pm_cron *cron, void *ctx);
+    /* connector.resume_ms: the session has lost its connection, for this
+     * reason, and goes on without it: it is bound, is pushed to and answered.
+     * Then either session_resumed or session_closed comes. */
+    void (*session_suspended)(pm_app *app, pm_session *session,
+                              pm_close_reason reason, void *ctx);
+    /* Its client is there again, with all that it missed on its way to it; also
+     * when the old connection was not known to be dead (it was not suspended
+     * then). pm_session_address may have changed. */
+    void (*session_resumed)(pm_app *app, pm_session *session, void *ctx);
 } pm_app_events;
 static inline pm_app_events pm_app_events_default(void)
 {
@@ -1574,6 +1595,13 @@ typedef struct pm_client_events {
      * 501 when the server refused us, else 0. Not called by pm_client_free. */
     void (*disconnected)(pm_client *client, pm_close_reason reason,
                          int handshake_code, void *ctx);
+    /* With `resume`, in the place of disconnected: the connection is gone, the
+     * session is not. Requests go on waiting, new ones may be made. Then
+     * `resumed` comes; or disconnected, when it has not come about in the
+     * server's time; or, with PM_CLOSE_RESUME, disconnected and connected: the
+     * server has begun another session. */
+    void (*suspended)(pm_client *client, pm_close_reason reason, void *ctx);
+    void (*resumed)(pm_client *client, void *ctx);
 } pm_client_events;
 
 typedef struct pm_client_opts {
@@ -1586,6 +1614,9 @@ typedef struct pm_client_opts {
                                    PM_VERSION */
     const struct cJSON *user;   /* handshake's user part; copied; may be NULL */
     bool reconnect;             /* with back-off and jitter, 100 ms to 10 s */
+    bool resume; /* with reconnect: the session goes on by the next connection,
+                    where the server has connector.resume_ms: nothing is lost,
+                    doubled or out of order. `user` must be an object or NULL */
     uint32_t connect_ms; /* 0: 10,000. Connection and handshake together */
     uint32_t request_ms; /* 0: 30,000 */
     pm_client_events events;
@@ -1617,7 +1648,8 @@ typedef void (*pm_client_cb)(pm_client *client, pm_err err, pm_body body,
                              void *ctx);
 /* route: 1..255 bytes. A body of kind JSON is encoded by the route's schema
  * when the server has sent one; others go as they are. Both are borrowed until
- * the call returns. PM_ESTATE not connected; PM_EINVAL; PM_EPROTOBUF, PM_EJSON,
+ * the call returns. PM_ESTATE not connected (and no session that is being
+ * resumed: then it is kept until it is); PM_EINVAL; PM_EPROTOBUF, PM_EJSON,
  * PM_EDEPTH, PM_ENUL a body that its schema can not encode; PM_ESIZE; PM_ELIMIT
  * too much is queued or waits for its answer; PM_ENOMEM. */
 PM_API pm_err pm_client_request(pm_client *client, const char *route,

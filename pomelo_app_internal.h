@@ -51,6 +51,7 @@ struct pmi_channels *pmi_app_channels(const pm_app *app);
 struct pmi_requests *pmi_app_requests(const pm_app *app);
 struct pmi_filters *pmi_app_filters(const pm_app *app);
 struct pmi_handlers *pmi_app_handlers(const pm_app *app);
+struct pmi_resumes *pmi_app_resumes(const pm_app *app);
 struct pmi_connector *pmi_app_connector(const pm_app *app);
 struct pmi_crons *pmi_app_crons(const pm_app *app);
 struct pmi_modules *pmi_app_modules(const pm_app *app);
@@ -63,6 +64,9 @@ void pmi_app_session_bound(pm_app *app, pm_session *session);
 void pmi_app_session_unbound(pm_app *app, pm_session *session, const char *uid);
 void pmi_app_session_closed(pm_app *app, pm_session *session,
                             pm_close_reason reason);
+void pmi_app_session_suspended(pm_app *app, pm_session *session,
+                               pm_close_reason reason);
+void pmi_app_session_resumed(pm_app *app, pm_session *session);
 void pmi_app_session_drained(pm_app *app, pm_session *session);
 void pmi_app_server_drained(pm_app *app, const pm_server *server);
 void pmi_app_server_added(pm_app *app, const pm_server *server);

@@ -50,6 +50,7 @@ typedef struct client_request {
     pmi_link link; /* in order of `due_us`, for all wait equally long */
     uint64_t due_us;
     uint32_t id;
+    uint64_t number; /* of its package, for resuming */
     pm_client_cb cb;
     void *ctx;
     size_t route_len;
@@ -63,6 +64,7 @@ struct pm_client {
     char *host;                    /* owned */
     pmi_buf hello_head, hello_end; /* of the handshake: what never changes */
     pmi_client_lore lore;
+    pmi_client_resume resume;
     pmi_conn *conn; /* NULL: IDLE */
     client_state state;
     pm_close_reason why; /* of our own closing; NONE: the other side's */
@@ -95,6 +97,8 @@ static void client_close(pm_client *client, pm_close_reason why)
 {
     if (client_gone(client))
         return;
+    if (!pmi_client_resume_survives(why))
+        client->resume.token[0] = 0;
     client->why = why;
     client->state = CLIENT_CLOSING;
     pmi_timer_clear(&client->timer);
@@ -205,8 +209,43 @@ static pm_err client_say(pm_client *client, uint8_t type, unsigned flags)
     return client_package_send(client, type, none, none, flags);
 }
 
+/* Is there a session, with or without a connection? */
+static bool client_has_session(const pm_client *client)
+{
+    return client->resume.token[0] && !client->stopped && !client->freed;
+}
+
+/* A DATA package: sent, kept for being sent again, or both. *number is its
+ * place among those of the session. */
+static pm_err client_data_send(pm_client *client, pm_slice head, pm_slice body,
+                               uint64_t *number)
+{
+    uint8_t package[PMI_PACKAGE_HEAD];
+    pm_slice parts[3] = {{package, sizeof package}, head, body};
+    pmi_window *window = &client->resume.window;
+    bool connected = pm_client_is_connected(client);
+    pm_err err = PM_OK;
+    if (connected)
+        err = client_package_send(client, PMI_PACKAGE_DATA, head, body, 0);
+    else if (head.len + body.len > PMI_PACKAGE_BODY_MAX)
+        err = PM_ESIZE;
+    else if (!pmi_window_fits(window, PMI_PACKAGE_HEAD + head.len + body.len))
+        err = PM_ELIMIT;
+    if (err != PM_OK || !client_has_session(client))
+        return err;
+    pmi_proto_package_head(package, PMI_PACKAGE_DATA, head.len + body.len);
+    err = pmi_window_add(window, parts, PMI_COUNT(parts), NULL);
+    if (err != PM_OK && connected) {
+        pmi_window_skip(window); /* it is on its way, if not for ever */
+        err = PM_OK;
+    }
+    *number = window->last;
+    return err;
+}
+
 static pm_err client_message_send(pm_client *client, uint8_t type, uint32_t id,
-                                  pm_slice route, pm_body body)
+                                  pm_slice route, pm_body body,
+                                  uint64_t *number)
 {
     uint8_t head[PMI_MESSAGE_HEAD_MAX];
     size_t head_len = pmi_proto_message_head(
@@ -217,8 +256,7 @@ static pm_err client_message_send(pm_client *client, uint8_t type, uint32_t id,
     pm_err err =
         pmi_client_lore_encode(&client->lore, route, body, &store, &bytes);
     if (err == PM_OK)
-        err = client_package_send(client, PMI_PACKAGE_DATA,
-                                  pm_bytes(head, head_len), bytes, 0);
+        err = client_data_send(client, pm_bytes(head, head_len), bytes, number);
     pmi_buf_fini(&store);
     return err;
 }
@@ -231,7 +269,9 @@ static pm_err client_check(const pm_client *client, const char *route,
         (unsigned)body->kind > PM_BODY_PROTO ||
         (body->kind != PM_BODY_NONE && body->data.len && !body->data.data))
         return PM_EINVAL;
-    return pm_client_is_connected(client) ? PM_OK : PM_ESTATE;
+    return pm_client_is_connected(client) || client_has_session(client)
+               ? PM_OK
+               : PM_ESTATE;
 }
 
 pm_err pm_client_request(pm_client *client, const char *route, pm_body body,
@@ -244,7 +284,7 @@ pm_err pm_client_request(pm_client *client, const char *route, pm_body body,
     if (err != PM_OK)
         return err;
     err = client_message_send(client, PMI_MESSAGE_REQUEST, request->id,
-                              pm_text(route), body);
+                              pm_text(route), body, &request->number);
     if (err != PM_OK) {
         pmi_map_remove_num(&client->pending, request->id);
         pmi_free(client->env, request);
@@ -257,10 +297,11 @@ pm_err pm_client_request(pm_client *client, const char *route, pm_body body,
 pm_err pm_client_notify(pm_client *client, const char *route, pm_body body)
 {
     pm_err err = client_check(client, route, &body);
+    uint64_t number;
     if (err != PM_OK)
         return err;
     return client_message_send(client, PMI_MESSAGE_NOTIFY, 0, pm_text(route),
-                               body);
+                               body, &number);
 }
 
 /* ---- Heartbeat --------------------------------------------------------- */
@@ -318,6 +359,11 @@ static void client_greet(pm_client *client)
     pmi_buf_init(&hello, client->env, PMI_PACKAGE_BODY_MAX);
     pmi_buf_add(&hello, client->hello_head.data, client->hello_head.len);
     pmi_client_lore_tell(&client->lore, &hello);
+    pmi_buf_add_byte(&hello, '}');
+    if (client->opts.resume) {
+        pmi_buf_add_text(&hello, ",\"user\":{");
+        pmi_client_resume_tell(&client->resume, &hello);
+    }
     pmi_buf_add(&hello, client->hello_end.data, client->hello_end.len);
     if (!hello.failed)
         err = client_package_send(client, PMI_PACKAGE_HANDSHAKE,
@@ -339,10 +385,44 @@ static void client_refused(pm_client *client, const cJSON *code)
     client_close(client, old ? PM_CLOSE_CHECK_CLIENT : PM_CLOSE_HANDSHAKE);
 }
 
-static void client_welcomed(pm_client *client, const cJSON *answer)
+/* What was there before is over, although we are connected: a session of its
+ * own begins. */
+static void client_begin_anew(pm_client *client)
+{
+    pmi_client_resume_forget(&client->resume);
+    client_fail_all(client);
+    if (!client_gone(client) && client->opts.events.disconnected)
+        client->opts.events.disconnected(client, PM_CLOSE_RESUME, 0,
+                                         client->opts.ctx);
+}
+
+static void client_tell_connected(pm_client *client, const cJSON *answer,
+                                  bool resumed)
+{
+    const pm_client_events *events = &client->opts.events;
+    const cJSON *user = pmi_json_get(answer, "user");
+    if (client->opts.resume && user && !user->child)
+        user = NULL; /* there was nothing but our own word */
+    if (!resumed && events->connected)
+        events->connected(client, user, client->opts.ctx);
+    else if (resumed && events->resumed)
+        events->resumed(client, client->opts.ctx);
+}
+
+static void client_welcomed(pm_client *client, cJSON *answer)
 {
     const cJSON *sys = pmi_json_get(answer, "sys");
+    bool resumed = false;
     pm_err err = pmi_client_lore_learn(&client->lore, sys);
+    if (err == PM_OK && pmi_client_resume_over(&client->resume, answer)) {
+        client_begin_anew(client);
+        if (client_gone(client))
+            return;
+    }
+    if (err == PM_OK && client->opts.resume)
+        err = pmi_client_resume_learn(&client->resume, answer, &resumed);
+    if (err == PM_EHANDSHAKE)
+        client->resume.token[0] = 0;
     if (err == PM_OK)
         err = client_say(client, PMI_PACKAGE_ACK, 0);
     if (err != PM_OK) {
@@ -357,9 +437,11 @@ static void client_welcomed(pm_client *client, const cJSON *answer)
     pmi_timer_clear(&client->timer);
     if (client->interval_us)
         client_beat_later(client, 2 * client->interval_us);
-    if (client->opts.events.connected)
-        client->opts.events.connected(client, pmi_json_get(answer, "user"),
-                                      client->opts.ctx);
+    client->resume.suspended = false;
+    if (resumed &&
+        pmi_client_resume_replay(&client->resume, client->conn) != PM_OK)
+        client_close(client, PM_CLOSE_MEMORY);
+    client_tell_connected(client, answer, resumed);
 }
 
 static void client_handshake(pm_client *client, pm_slice body)
@@ -389,6 +471,8 @@ static void client_response(pm_client *client, const pmi_message *msg)
     pm_body body;
     if (!request)
         return; /* late, or nobody's */
+    /* It has come there, and so has all before it. */
+    pmi_window_trim(&client->resume.window, request->number);
     pmi_buf_init(&store, env, SIZE_MAX);
     pm_err err = pmi_client_lore_decode(
         &client->lore, pm_bytes(request->route, request->route_len), msg->body,
@@ -411,6 +495,13 @@ static bool client_push_route(const pm_client *client, const pmi_message *msg,
     return true;
 }
 
+/* For want of memory: it may come again. */
+static void client_push_lost(pm_client *client)
+{
+    client->resume.received--;
+    client_close(client, PM_CLOSE_MEMORY);
+}
+
 static void client_push(pm_client *client, const pmi_message *msg)
 {
     char route[PMI_ROUTE_MAX + 1];
@@ -429,7 +520,7 @@ static void client_push(pm_client *client, const pmi_message *msg)
     if (err == PM_OK)
         client->opts.events.pushed(client, route, body, client->opts.ctx);
     else if (err == PM_ENOMEM)
-        client_close(client, PM_CLOSE_MEMORY);
+        client_push_lost(client);
     else
         PMI_LOG(env, PM_LOG_WARN, "client", "a push was dropped: %s",
                 pm_strerror(err));
@@ -440,6 +531,7 @@ static void client_push(pm_client *client, const pmi_message *msg)
 static void client_message(pm_client *client, pm_slice body)
 {
     pmi_message msg;
+    client->resume.received++;
     if (pmi_proto_message_decode(body, &msg) != PM_OK)
         client_close(client, PM_CLOSE_MESSAGE);
     else if (msg.type == PMI_MESSAGE_RESPONSE)
@@ -577,16 +669,44 @@ static uint64_t client_retry_us(pm_client *client)
     return most / 2 + pmi_loop_random_u64(client->loop) % (most / 2);
 }
 
+/* Does the session go on without a connection? Told once. */
+static bool client_goes_on(pm_client *client, pm_close_reason reason)
+{
+    uint64_t now = pmi_loop_now_us(client->loop);
+    pmi_client_resume *resume = &client->resume;
+    if (!client_has_session(client) || !pmi_client_resume_survives(reason))
+        return false;
+    if (!resume->suspended)
+        resume->due_us = now + (uint64_t)resume->ms * 1000;
+    return now < resume->due_us;
+}
+
+static void client_tell_lost(pm_client *client, pm_close_reason reason,
+                             int code, bool goes_on)
+{
+    const pm_client_events *events = &client->opts.events;
+    bool known = client->resume.suspended;
+    client->resume.suspended = goes_on;
+    if (!goes_on && events->disconnected)
+        events->disconnected(client, reason, code, client->opts.ctx);
+    else if (goes_on && !known && events->suspended)
+        events->suspended(client, reason, client->opts.ctx);
+}
+
 /* The end of a connection, or of a try to make one. */
 static void client_lost(pm_client *client, pm_close_reason reason)
 {
+    bool goes_on = client_goes_on(client, reason);
     int code = client->handshake_code;
     client->handshake_code = 0;
     client->why = PM_CLOSE_NONE;
     client->conn = NULL;
     client->state = CLIENT_IDLE;
     pmi_timer_clear(&client->timer);
-    client_fail_all(client);
+    if (!goes_on) {
+        pmi_client_resume_forget(&client->resume);
+        client_fail_all(client);
+    }
     if (client->freed)
         return;
     PMI_LOG(client->env, PM_LOG_DEBUG, "client", "disconnected: %s",
@@ -596,9 +716,13 @@ static void client_lost(pm_client *client, pm_close_reason reason)
                       client_retry);
         client->tries++;
     }
-    if (client->opts.events.disconnected)
-        client->opts.events.disconnected(client, reason, code,
-                                         client->opts.ctx);
+    client_tell_lost(client, reason, code, goes_on);
+}
+
+/* pm_client_disconnect, between two tries to resume. */
+static void client_give_up(pmi_timer *timer)
+{
+    client_lost(PMI_OUTER(timer, pm_client, timer), PM_CLOSE_CLIENT);
 }
 
 static void client_closed(pmi_conn *conn, pm_close_reason reason, void *ctx)
@@ -660,6 +784,8 @@ static pm_err client_opts_read(pm_client_opts *out, const pm_client_opts *opts)
     memcpy(&o, opts, opts->size);
     if (!o.loop || !o.port || (unsigned)o.transport > PM_TRANSPORT_MEMORY)
         return PM_EINVAL;
+    if (o.resume && (!o.reconnect || (o.user && !cJSON_IsObject(o.user))))
+        return PM_EINVAL;
     if (!o.connect_ms)
         o.connect_ms = CLIENT_CONNECT_MS;
     if (!o.request_ms)
@@ -682,11 +808,13 @@ static pm_err client_prepare_hello(pm_client *client)
     pmi_json_add_string(head, pm_text(client->opts.type));
     pmi_buf_add_text(head, ",\"version\":");
     pmi_json_add_string(head, pm_text(client->opts.version));
-    pmi_buf_add_byte(end, '}');
     if (client->opts.user) {
-        pmi_buf_add_text(end, ",\"user\":");
+        if (!client->opts.resume)
+            pmi_buf_add_text(end, ",\"user\":");
         err = pmi_json_print(client->opts.user, PMI_JSON_DEPTH_MAX, end);
     }
+    if (err == PM_OK && client->opts.resume)
+        pmi_client_resume_join(end);
     pmi_buf_add_byte(end, '}');
     if (err == PM_OK && (head->failed || end->failed))
         err = PM_ENOMEM;
@@ -697,6 +825,7 @@ static void client_fini(pm_client *client)
 {
     const pmi_env *env = client->env;
     pmi_client_lore_fini(&client->lore);
+    pmi_window_fini(&client->resume.window);
     pmi_map_fini(&client->pending);
     pmi_buf_fini(&client->hello_head);
     pmi_buf_fini(&client->hello_end);
@@ -734,6 +863,7 @@ pm_err pm_client_new(pm_client **out, const pm_client_opts *opts)
     pmi_buf_init(&client->hello_end, env, SIZE_MAX);
     pmi_client_lore_init(&client->lore, env, pmi_loop_random_u64(o.loop),
                          pmi_loop_random_u64(o.loop));
+    pmi_client_resume_init(&client->resume, o.loop);
     pmi_list_init(&client->waiting);
     pmi_loop_map_init(o.loop, &client->pending);
     err = client_start(client);
@@ -744,6 +874,13 @@ pm_err pm_client_new(pm_client **out, const pm_client_opts *opts)
     pmi_loop_hold(o.loop);
     *out = client;
     return PM_OK;
+}
+
+/* The server need not wait for us. */
+static void client_say_farewell(pm_client *client)
+{
+    if (client->resume.token[0] && pm_client_is_connected(client))
+        client_say(client, PMI_PACKAGE_KICK, 0);
 }
 
 static void client_bury(pmi_task *grave)
@@ -760,6 +897,7 @@ void pm_client_free(pm_client *client)
         return;
     pm_loop *loop = client->loop;
     pmi_loop_enter(loop);
+    client_say_farewell(client);
     client->freed = true;
     pmi_timer_clear(&client->timer);
     if (client->conn) /* what is queued still leaves */
@@ -776,9 +914,12 @@ void pm_client_disconnect(pm_client *client)
 {
     if (!client || client->freed)
         return;
+    client_say_farewell(client);
     client->stopped = true;
     if (client->state == CLIENT_IDLE)
         pmi_timer_clear(&client->timer);
+    if (client->state == CLIENT_IDLE && client->resume.token[0])
+        pmi_timer_set(client->loop, &client->timer, 0, client_give_up);
     client_close(client, PM_CLOSE_CLIENT);
 }
 

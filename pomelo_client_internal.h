@@ -1,13 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /* pomelo_client_internal.h -- what a client has learnt from its server: numbers
- * of routes and schemas of bodies. Bytes and trees only: no clock, no socket.
+ * of routes and schemas of bodies; and what it keeps for the time when its
+ * connection is lost. Bytes and trees only: no clock.
  *
- * It outlives the connections of one client: at the next handshake the versions
- * are told, and a server that has the same ones sends neither again. */
+ * The lore outlives the connections of one client: at the next handshake the
+ * versions are told, and a server that has the same ones sends neither again.
+ */
 #ifndef PMI_CLIENT_INTERNAL_H
 #define PMI_CLIENT_INTERNAL_H
 
+#include "core/conn.h"
 #include "core/map.h"
+#include "core/window.h"
 #include "pomelo_dialect_internal.h"
 #include "pomelo_proto_internal.h"
 
@@ -48,5 +52,38 @@ pm_err pmi_client_lore_encode(const pmi_client_lore *lore, pm_slice route,
  * PM_ENUL, PM_ENOMEM */
 pm_err pmi_client_lore_decode(const pmi_client_lore *lore, pm_slice route,
                               pm_slice bytes, pmi_buf *store, pm_body *out);
+
+/* ---- Resume: pomelo_client_resume.c ------------------------------------ */
+#define PMI_CLIENT_TOKEN_MAX 128
+
+typedef struct pmi_client_resume {
+    pmi_window window; /* DATA packages that we have sent */
+    uint64_t received; /* DATA packages that came */
+    uint64_t due_us;   /* suspended: when we give up */
+    uint32_t ms;       /* how long the server waits */
+    bool suspended;    /* the session has no connection, and that was told */
+    char token[PMI_CLIENT_TOKEN_MAX + 1]; /* "": there is nothing to resume */
+} pmi_client_resume;
+
+void pmi_client_resume_init(pmi_client_resume *resume, pm_loop *loop);
+/* May the session go on when its connection has ended like this? */
+bool pmi_client_resume_survives(pm_close_reason why);
+/* As new; nothing is held any more. */
+void pmi_client_resume_forget(pmi_client_resume *resume);
+/* `{..}`, or nothing, becomes the end of an object that has a member. */
+void pmi_client_resume_join(pmi_buf *user);
+/* The member for the handshake's user part. */
+void pmi_client_resume_tell(const pmi_client_resume *resume, pmi_buf *out);
+/* Does the answer mean the end of the session that there is? */
+bool pmi_client_resume_over(const pmi_client_resume *resume,
+                            const struct cJSON *answer);
+/* An answer that does not, or after forgetting: what is left in the window is
+ * to be sent (again). Takes the member out of the tree. PM_EHANDSHAKE: it makes
+ * no sense. */
+pm_err pmi_client_resume_learn(pmi_client_resume *resume, struct cJSON *answer,
+                               bool *resumed);
+/* Sends again what is in the window. The connection's own failures. */
+pm_err pmi_client_resume_replay(const pmi_client_resume *resume,
+                                pmi_conn *conn);
 
 #endif

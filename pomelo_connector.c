@@ -103,6 +103,7 @@ pm_err pmi_connector_new(pm_app *app, pmi_connector **out)
     pmi_list_init(&connector->all);
     pmi_gatherer_init(&connector->gatherer, app);
     pmi_meters_init(&connector->meters, app, connector_late);
+    pmi_resume_serve(pmi_app_resumes(app));
     connector->push_keys[0] = pmi_loop_random_u64(pm_app_loop(app));
     connector->push_keys[1] = pmi_loop_random_u64(pm_app_loop(app));
     *out = connector;
@@ -141,7 +142,7 @@ pmi_terms pmi_connector_terms(pm_app *app, pm_slice route,
                               const pmi_manner *manner)
 {
     const pmi_connector *connector = pmi_app_connector(app);
-    pmi_terms terms = {manner->policy, 0};
+    pmi_terms terms = {manner->policy, 0, 0};
     uint64_t hash;
     if (terms.policy == PM_PUSH_DEFAULT)
         terms.policy = pmi_app_connector_opts(app)->push_policy;
@@ -158,39 +159,46 @@ pmi_terms pmi_connector_terms(pm_app *app, pm_slice route,
 static pm_err connector_push(pm_session *session, pm_slice route, pm_body body,
                              const pmi_manner *manner)
 {
-    pmi_downlink *down = session->conn;
+    const pmi_downlink *down = session->conn;
     pmi_terms terms;
-    if (!down || down->state != PMI_DOWNLINK_WORKING)
+    if (!session->resumes && (!down || down->state != PMI_DOWNLINK_WORKING))
         return PM_ECLOSED;
-    pmi_count(down->app, PMI_COUNT_PUSH_SESSION);
-    terms = pmi_connector_terms(down->app, route, manner);
-    return pmi_downlink_message(down, PMI_MESSAGE_PUSH, 0, route, body, &terms);
+    pmi_count(session->app, PMI_COUNT_PUSH_SESSION);
+    terms = pmi_connector_terms(session->app, route, manner);
+    return pmi_downlink_message(session, PMI_MESSAGE_PUSH, 0, route, body,
+                                &terms);
 }
 
 static size_t connector_queued(const pm_session *session)
 {
-    const pmi_downlink *down = session->conn;
-    const pmi_gather *gather = down->gather;
-    return pmi_conn_queued(down->conn) + (gather ? gather->bytes.len : 0);
+    const pmi_downlink *down = pmi_downlink_of(session);
+    const pmi_gather *gather = down ? down->gather : NULL;
+    return down ? pmi_conn_queued(down->conn) + (gather ? gather->bytes.len : 0)
+                : pmi_resume_waiting(session->conn);
 }
 
 static uint32_t connector_dropped_of(const pm_session *session)
 {
-    const pmi_downlink *down = session->conn;
-    return pmi_conn_dropped(down->conn);
+    const pmi_downlink *down = pmi_downlink_of(session);
+    const pmi_resume *resume = session->resumes ? session->conn : NULL;
+    return (down ? pmi_conn_dropped(down->conn) : 0) +
+           (resume ? resume->dropped : 0);
 }
 
 static void connector_kick(pm_session *session, const char *reason,
                            pm_close_reason why)
 {
-    if (session->conn)
-        pmi_downlink_kick(session->conn, reason, why);
+    pmi_downlink *down = pmi_downlink_of(session);
+    if (session->resumes)
+        pmi_resume_revoke(session->conn, why);
+    if (down)
+        pmi_downlink_kick(down, reason, why);
 }
 
 static void connector_relaxed(pm_session *session)
 {
-    pmi_downlink *down = session->conn;
-    if (!down->paused)
+    pmi_downlink *down = pmi_downlink_of(session);
+    if (!down || !down->paused)
         return;
     down->paused = false;
     connector_listen(down);
@@ -199,8 +207,8 @@ static void connector_relaxed(pm_session *session)
 static const char *connector_address(const pm_session *session,
                                      char out[PMI_ADDR_TEXT_MAX])
 {
-    pmi_downlink *down = session->conn;
-    const pmi_addr *peer = pmi_conn_peer(down->conn);
+    const pmi_downlink *down = pmi_downlink_of(session);
+    const pmi_addr *peer = down ? pmi_conn_peer(down->conn) : NULL;
     out[0] = 0;
     return peer && peer->len ? pmi_addr_text(peer, out) : out;
 }
@@ -229,10 +237,13 @@ static void connector_greet(pmi_downlink *down, const cJSON *msg,
                             const cJSON *user)
 {
     pmi_handlers *handlers = pmi_app_handlers(down->app);
+    cJSON *resume = NULL;
     pm_slice body;
     pmi_buf text;
     pmi_buf_init(&text, pmi_app_env(down->app), PMI_PACKAGE_BODY_MAX);
-    if (pmi_handshake_answer(pmi_handlers_sys(handlers), msg, user,
+    if (pmi_resume_greet(down, msg, user, &resume) ||
+        pmi_handshake_answer(pmi_handlers_sys(handlers), msg,
+                             resume ? resume : user,
                              pmi_app_limits(down->app)->depth, &text)) {
         connector_refuse_500(down);
     } else {
@@ -243,6 +254,7 @@ static void connector_greet(pmi_downlink *down, const cJSON *msg,
             down->greeted = true;
         pmi_count(down->app, PMI_COUNT_HANDSHAKE_200);
     }
+    cJSON_Delete(resume);
     pmi_buf_fini(&text);
 }
 
@@ -394,15 +406,23 @@ static void connector_heartbeat(pmi_downlink *down)
 static void connector_ack(pmi_downlink *down)
 {
     pmi_sessions *sessions = pmi_app_sessions(down->app);
-    if (pmi_meter_start(&pmi_app_connector(down->app)->meters, down) ||
-        pmi_session_open(sessions, &connector_ops, down, &down->session)) {
+    bool resumed = false;
+    pm_err err = pmi_meter_start(&pmi_app_connector(down->app)->meters, down);
+    if (err == PM_OK && down->resumes)
+        err = pmi_resume_ack(down, &connector_ops, &resumed);
+    else if (err == PM_OK)
+        err = pmi_session_open(sessions, &connector_ops, down, &down->session);
+    if (err) {
         pmi_downlink_close(down, PM_CLOSE_MEMORY);
         return;
     }
     pmi_timer_clear(&down->timer);
     down->state = PMI_DOWNLINK_WORKING;
     connector_heartbeat(down);
-    pmi_app_session_opened(down->app, down->session);
+    if (resumed)
+        pmi_resume_replay(down);
+    else
+        pmi_app_session_opened(down->app, down->session);
 }
 
 /* ---- Data -------------------------------------------------------------- */
@@ -420,12 +440,17 @@ static void connector_data_package(pmi_downlink *down, pm_slice body)
         return;
     err = pmi_handler_message(pmi_app_handlers(down->app), down->session, &msg,
                               key, pmi_downlink_answer);
+    if (err && down->resumes)
+        down->resume->received--; /* it has not been looked at */
     if (err)
         pmi_downlink_close(down, PM_CLOSE_MEMORY);
 }
 
 static void connector_package(pmi_downlink *down, const pmi_package *package)
 {
+    if (PMI_UNLIKELY(down->resumes) && package->type == PMI_PACKAGE_DATA &&
+        down->state == PMI_DOWNLINK_WORKING)
+        down->resume->received++; /* first: the handler may lose the session */
     if (PMI_UNLIKELY(down->metered) &&
         !pmi_meter_package(&pmi_app_connector(down->app)->meters, down,
                            package))
@@ -448,7 +473,10 @@ static void connector_package(pmi_downlink *down, const pmi_package *package)
             connector_data_package(down, package->body);
         break;
     default: /* KICK */
-        pmi_downlink_close(down, PM_CLOSE_PACKAGE);
+        if (down->resumes && down->state == PMI_DOWNLINK_WORKING)
+            pmi_resume_leave(down);
+        else
+            pmi_downlink_close(down, PM_CLOSE_PACKAGE);
         break;
     }
 }
@@ -587,10 +615,26 @@ static void connector_bury(pmi_task *grave)
     pmi_free(env, down);
 }
 
+/* Or it goes on without a connection. */
+static void connector_end_session(pmi_downlink *down, pm_close_reason reason)
+{
+    pmi_resume *resume = down->resumes ? down->resume : NULL;
+    pm_session *session = down->session;
+    pm_app *app = down->app;
+    if (resume && pmi_resume_lost(down, &reason))
+        return;
+    pmi_request_cancel_session(session, PM_ECLOSED);
+    pmi_session_close(session, reason);
+    session->conn = NULL;
+    if (resume)
+        pmi_resume_free(resume);
+    pm_session_unref(session);
+    pmi_app_check_drained(app);
+}
+
 static void connector_end(pmi_downlink *down, pm_close_reason reason)
 {
     pmi_connector *connector = pmi_app_connector(down->app);
-    pm_session *session = down->session;
     pmi_conn *conn = down->conn;
     down->state = PMI_DOWNLINK_CLOSED;
     connector->closed[reason]++;
@@ -599,16 +643,10 @@ static void connector_end(pmi_downlink *down, pm_close_reason reason)
     pmi_list_remove(&down->in_all);
     PMI_LOG(connector->env, PM_LOG_DEBUG, "connector", "closed: %s",
             pm_close_text(reason));
-    if (down->handshake)
+    if (down->handshake && !down->resumes)
         down->handshake->down = NULL;
-    if (session) {
-        pm_app *app = down->app;
-        pmi_request_cancel_session(session, PM_ECLOSED);
-        pmi_session_close(session, reason);
-        session->conn = NULL;
-        pm_session_unref(session);
-        pmi_app_check_drained(app);
-    }
+    if (down->session || down->resumes)
+        connector_end_session(down, reason);
     pmi_meter_close(down);
     if (down->gather) {
         pmi_list_remove(&down->gather->link);
@@ -645,6 +683,14 @@ static void connector_dropped(pmi_conn *conn, pmi_drop why, uint32_t n,
     pmi_app_connector(down->app)->dropped[why] += n;
 }
 
+static void connector_taken(pmi_conn *conn, uint32_t serial, void *ctx)
+{
+    pmi_downlink *down = ctx;
+    (void)conn;
+    if (down->resumes && down->resume->down == down)
+        pmi_resume_unkeep(down->resume, serial);
+}
+
 static void connector_caught_up(pmi_conn *conn, void *ctx)
 {
     pmi_downlink *down = ctx;
@@ -656,6 +702,7 @@ static void connector_caught_up(pmi_conn *conn, void *ctx)
 }
 
 static const pmi_conn_events connector_events = {.dropped = connector_dropped,
+                                                 .taken = connector_taken,
                                                  .caught_up =
                                                      connector_caught_up,
                                                  .eased = connector_eased,
@@ -784,6 +831,7 @@ void pmi_connector_close(pmi_connector *connector)
         pmi_conn_flush(down->conn);
         connector_end(down, PM_CLOSE_STOP);
     }
+    pmi_resumes_close(pmi_app_resumes(connector->app));
     pmi_gatherer_fini(&connector->gatherer);
 }
 

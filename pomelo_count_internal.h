@@ -30,6 +30,8 @@
       "Requests that a built-in filter refused (timeout: logged).")            \
     X(PUSHES, "pomelo_session_pushes_total", NULL,                             \
       "Messages pushed to one session of this frontend.")                      \
+    X(RESUMES, "pomelo_resume_total", "event",                                 \
+      "Sessions that lost their connection, found another one, or did not.")   \
     X(CALLS, "pomelo_rpc_calls_total", "result",                               \
       "Calls to other servers by how they completed.")                         \
     X(NOTIFIES, "pomelo_rpc_notifies_total", NULL,                             \
@@ -79,6 +81,9 @@
     X(FILTER_SERIAL, FILTERED, "serial")                                       \
     X(FILTER_TIMEOUT, FILTERED, "timeout")                                     \
     X(PUSH_SESSION, PUSHES, NULL)                                              \
+    X(RESUME_SUSPENDED, RESUMES, "suspended")                                  \
+    X(RESUME_RESUMED, RESUMES, "resumed")                                      \
+    X(RESUME_REFUSED, RESUMES, "refused")                                      \
     X(CALL_OK, CALLS, "PM_OK")                                                 \
     X(CALL_ENOSERVER, CALLS, "PM_ENOSERVER")                                   \
     X(CALL_EDOWN, CALLS, "PM_EDOWN")                                           \

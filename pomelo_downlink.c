@@ -19,6 +19,9 @@ void pmi_downlink_close(pmi_downlink *down, pm_close_reason why)
     const pm_connector_opts *opts = pmi_app_connector_opts(down->app);
     if (down->state == PMI_DOWNLINK_CLOSED)
         return;
+    if (down->resumes && down->resume->down == down &&
+        !pmi_resume_survives(why))
+        pmi_resume_revoke(down->resume, why);
     pmi_downlink_flush(down);
     down->state = PMI_DOWNLINK_CLOSED;
     pmi_timer_clear(&down->timer);
@@ -164,6 +167,61 @@ pm_err pmi_downlink_data(pmi_downlink *down, pm_slice head, pm_slice body,
     return downlink_refused(down, pmi_conn_offer(down->conn, parts, 3, terms));
 }
 
+/* ---- Sessions that can be resumed --------------------------------------- */
+/* What they are sent is kept first. When it then can not leave, it will by
+ * another connection: the caller need not know. */
+
+/* It was kept, and this became of it. Only what its terms drop is not to be
+ * sent at all. */
+static pm_err downlink_sent(pmi_resume *resume, pm_err err)
+{
+    if (err == PM_EDROPPED) {
+        pmi_resume_unkeep(resume, resume->window.serial);
+        return err;
+    }
+    if (err && resume->down)
+        pmi_downlink_close(resume->down,
+                           err == PM_ELIMIT ? PM_CLOSE_QUEUE : PM_CLOSE_MEMORY);
+    return PM_OK;
+}
+
+/* The same terms for the one that was kept last. */
+static pmi_terms downlink_terms(const pmi_resume *resume,
+                                const pmi_terms *terms)
+{
+    pmi_terms mine = *terms;
+    mine.serial = resume->window.serial;
+    return mine;
+}
+
+static bool downlink_works(const pmi_downlink *down)
+{
+    return down && down->state == PMI_DOWNLINK_WORKING;
+}
+
+static pm_err downlink_keep(pmi_resume *resume, pm_slice head, pm_slice body,
+                            const pmi_terms *terms)
+{
+    uint8_t package[PMI_PACKAGE_HEAD];
+    pm_slice parts[3] = {{package, sizeof package}, head, body};
+    pmi_terms mine;
+    pm_app *app;
+    pm_err err;
+    if (!resume)
+        return PM_ECLOSED;
+    app = resume->resumes->app;
+    if (head.len + body.len > pmi_app_limits(app)->package_out_bytes)
+        return PM_ESIZE;
+    pmi_proto_package_head(package, PMI_PACKAGE_DATA, head.len + body.len);
+    err = pmi_resume_keep(resume, parts, 3, terms);
+    if (err || !downlink_works(resume->down))
+        return err;
+    if (terms)
+        mine = downlink_terms(resume, terms);
+    return downlink_sent(resume, pmi_downlink_data(resume->down, head, body,
+                                                   terms ? &mine : NULL));
+}
+
 /* ---- Messages ---------------------------------------------------------- */
 
 /* Bytes of a body as they travel: borrowed from `body` where no schema wants
@@ -189,38 +247,42 @@ static uint16_t downlink_code(pm_app *app, uint8_t type, pm_slice route)
     return dict && type == PMI_MESSAGE_PUSH ? pmi_dict_code(dict, route) : 0;
 }
 
-pm_err pmi_downlink_message(pmi_downlink *down, uint8_t type, uint32_t id,
+pm_err pmi_downlink_message(pm_session *session, uint8_t type, uint32_t id,
                             pm_slice route, pm_body body,
                             const pmi_terms *terms)
 {
     uint8_t head[PMI_MESSAGE_HEAD_MAX];
     size_t head_len = pmi_proto_message_head(
-        head, type, id, route, downlink_code(down->app, type, route));
+        head, type, id, route, downlink_code(session->app, type, route));
     pmi_buf store;
     pm_slice bytes;
     pm_err err;
     if (!head_len)
         return PM_EINVAL;
-    err = downlink_encode(down->app, route, body, &store, &bytes);
-    if (err == PM_OK)
-        err = pmi_downlink_data(down, pm_bytes(head, head_len), bytes, terms);
+    err = downlink_encode(session->app, route, body, &store, &bytes);
+    if (err == PM_OK && session->resumes)
+        err = downlink_keep(session->conn, pm_bytes(head, head_len), bytes,
+                            terms);
+    else if (err == PM_OK)
+        err = pmi_downlink_data(session->conn, pm_bytes(head, head_len), bytes,
+                                terms);
     pmi_buf_fini(&store);
     return err;
 }
 
 pm_err pmi_downlink_answer(pm_request *req, const pm_response *response)
 {
-    pmi_downlink *down = req->session->conn;
+    pm_session *session = req->session;
     pm_err err;
     if (!response || !req->wire_id)
         return PM_OK;
-    if (!down)
+    if (!session->conn)
         return PM_ECLOSED;
-    err = pmi_downlink_message(down, PMI_MESSAGE_RESPONSE, req->wire_id,
+    err = pmi_downlink_message(session, PMI_MESSAGE_RESPONSE, req->wire_id,
                                pm_text(req->route), response->body, NULL);
     if (err == PM_OK || err == PM_ECLOSED || err == PM_ELIMIT)
         return err;
-    pmi_downlink_message(down, PMI_MESSAGE_RESPONSE, req->wire_id,
+    pmi_downlink_message(session, PMI_MESSAGE_RESPONSE, req->wire_id,
                          pm_bytes(NULL, 0), pm_body_text("{\"code\":500}"),
                          NULL);
     return err;
@@ -308,27 +370,47 @@ static pmi_chunk *downlink_lean(pm_app *app, pmi_push *push)
     return push->lean;
 }
 
-pm_err pmi_connector_send_push(pm_session *session, pmi_push *push)
+static pm_err downlink_push(pmi_downlink *down, pmi_push *push,
+                            const pmi_terms *terms)
 {
-    pmi_downlink *down = session->conn;
     pmi_chunk *chunk = push->chunk;
     pm_slice package;
     bool ws;
     pm_err err;
-    if (!down || down->state != PMI_DOWNLINK_WORKING)
-        return PM_ECLOSED;
     if (pmi_app_connector_opts(down->app)->scheduler == PM_SCHEDULER_BUFFER) {
         package = pm_bytes(push->chunk->data + push->package_at,
                            push->chunk->len - push->package_at);
-        return downlink_gather_bytes(down, &package, 1, &push->terms);
+        return downlink_gather_bytes(down, &package, 1, terms);
     }
     ws = pmi_conn_framing(down->conn) == PMI_FRAMING_WS;
     if (pmi_conn_is_slow(down->conn))
         chunk = downlink_lean(down->app, push);
     err = pmi_conn_offer_chunk(down->conn, chunk,
-                               ws ? push->frame_at : push->package_at,
-                               &push->terms);
+                               ws ? push->frame_at : push->package_at, terms);
     return PMI_LIKELY(err == PM_OK) ? err : downlink_refused(down, err);
+}
+
+static pm_err downlink_keep_push(pmi_resume *resume, pmi_push *push)
+{
+    pmi_terms mine;
+    pm_err err;
+    if (!resume)
+        return PM_ECLOSED;
+    err = pmi_resume_keep_chunk(resume, push->chunk, push->package_at,
+                                &push->terms);
+    if (err || !downlink_works(resume->down))
+        return err;
+    mine = downlink_terms(resume, &push->terms);
+    return downlink_sent(resume, downlink_push(resume->down, push, &mine));
+}
+
+pm_err pmi_connector_send_push(pm_session *session, pmi_push *push)
+{
+    pmi_downlink *down = session->conn;
+    if (PMI_UNLIKELY(session->resumes))
+        return downlink_keep_push(session->conn, push);
+    return downlink_works(down) ? downlink_push(down, push, &push->terms)
+                                : PM_ECLOSED;
 }
 
 void pmi_push_fini(pmi_push *push)

@@ -7,6 +7,7 @@
 
 #include "core/conn.h"
 #include "pomelo_handler_internal.h"
+#include "pomelo_resume_internal.h"
 
 typedef enum pmi_downlink_state {
     PMI_DOWNLINK_INITED,
@@ -32,7 +33,10 @@ typedef struct pmi_downlink {
         pmi_timer timer; /* handshake's end, then heartbeat's, or delay's */
         pmi_task grave;  /* after both */
     };
-    pm_handshake *handshake; /* the application's callback has it */
+    union {
+        pm_handshake *handshake; /* the application's callback has it */
+        pmi_resume *resume;      /* when it resumes */
+    };
     struct pmi_meter *meter; /* owned; NULL: nothing of it is on */
     pmi_gather *gather;      /* NULL: none yet */
     uint32_t state : 4;
@@ -42,6 +46,7 @@ typedef struct pmi_downlink {
     bool reading : 1; /* a chunk of it is being looked at */
     bool metered : 1; /* packages pass pmi_meter_package */
     bool delayed : 1; /* over its rate: not read before the timer says so */
+    bool resumes : 1; /* its client has asked to */
 } pmi_downlink;
 
 /* Gathers for the buffer scheduler; one a frontend. */
@@ -62,8 +67,14 @@ pm_err pmi_downlink_package(pmi_downlink *down, uint8_t type,
  * kept). PM_EDROPPED: by its terms. */
 pm_err pmi_downlink_data(pmi_downlink *down, pm_slice head, pm_slice body,
                          const pmi_terms *terms);
+/* Where the session is connected; NULL: nowhere now. */
+static inline pmi_downlink *pmi_downlink_of(const pm_session *session)
+{
+    pmi_resume *resume = session->conn;
+    return session->resumes && resume ? resume->down : session->conn;
+}
 /* A message: encoded by its route's schema, its route numbered. */
-pm_err pmi_downlink_message(pmi_downlink *down, uint8_t type, uint32_t id,
+pm_err pmi_downlink_message(pm_session *session, uint8_t type, uint32_t id,
                             pm_slice route, pm_body body,
                             const pmi_terms *terms);
 /* What pmi_handler_message wants. */

@@ -121,14 +121,14 @@ static pm_slice meter_route(const pmi_downlink *down, const pmi_message *msg)
 static void meter_tell(pmi_downlink *down, uint32_t id, pm_slice route,
                        pm_body answer)
 {
-    pm_err err = pmi_downlink_message(down, PMI_MESSAGE_RESPONSE, id, route,
-                                      answer, NULL);
+    pm_err err = pmi_downlink_message(down->session, PMI_MESSAGE_RESPONSE, id,
+                                      route, answer, NULL);
     if (err == PM_OK || err == PM_ECLOSED || err == PM_ELIMIT)
         return;
     /* The hook's answer can not be sent: ours always can. */
-    err =
-        pmi_downlink_message(down, PMI_MESSAGE_RESPONSE, id, pm_bytes(NULL, 0),
-                             pm_body_text(meter_answer), NULL);
+    err = pmi_downlink_message(down->session, PMI_MESSAGE_RESPONSE, id,
+                               pm_bytes(NULL, 0), pm_body_text(meter_answer),
+                               NULL);
     if (err == PM_ENOMEM)
         pmi_downlink_close(down, PM_CLOSE_MEMORY);
 }

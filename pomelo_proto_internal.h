@@ -113,6 +113,9 @@ pm_err pmi_handshake_answer(const pmi_handshake_sys *sys,
                             const struct cJSON *msg, const struct cJSON *user,
                             uint32_t depth_max, pmi_buf *out);
 
+/* The member of both user parts by which a session is resumed. */
+#define PMI_RESUME_NAME "__resume__"
+
 /* ---- Signatures (useCrypto) -------------------------------------------- */
 /* The key of a handshake message: sys.rsa {rsa_n, rsa_e}. PM_EHANDSHAKE:
  * sys.rsa is missing -> 500. PM_OK and *out NULL: present without a key (every

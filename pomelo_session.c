@@ -270,6 +270,12 @@ void pmi_session_close(pm_session *session, pm_close_reason reason)
     pmi_app_session_closed(session->app, session, reason);
 }
 
+void pmi_session_moved(pm_session *session)
+{
+    pmi_free(pmi_loop_env(session->loop), session->address);
+    session->address = NULL;
+}
+
 /* A session whose end is under way on the stack is told of now. */
 static void session_close_all(pmi_sessions *sessions)
 {

@@ -57,7 +57,7 @@ struct pm_session {
     pm_app *app; /* NULL after the app was freed */
     pm_loop *loop;
     const pmi_session_ops *ops; /* NULL: a backend's view */
-    void *conn;                 /* the connector's; NULL when closed */
+    void *conn; /* a pmi_downlink, or a pmi_resume; NULL when closed */
     uint64_t id;
     char *uid; /* NULL: unbound; pomelo_session.c knows where it lies */
     union {
@@ -73,7 +73,8 @@ struct pm_session {
     uint32_t settings_bytes; /* names and printed values, for the limit */
     bool measured;           /* settings_bytes is known */
     bool closed;
-    bool spare; /* a view whose storage serves the next one */
+    bool spare;   /* a view whose storage serves the next one */
+    bool resumes; /* it may live without a connection: `conn` is a pmi_resume */
 };
 
 pm_err pmi_sessions_new(pm_app *app, pmi_sessions **out);
@@ -91,6 +92,8 @@ pm_err pmi_session_open(pmi_sessions *sessions, const pmi_session_ops *ops,
  * before, the event emitted. The reference of open stays the caller's to unref.
  */
 void pmi_session_close(pm_session *session, pm_close_reason reason);
+/* Its client is now somewhere else: the address is to be asked for anew. */
+void pmi_session_moved(pm_session *session);
 /* pm_session_push, in this manner. */
 pm_err pmi_session_push(pm_session *session, const char *route, pm_body body,
                         const pmi_manner *manner);

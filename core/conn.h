@@ -33,6 +33,7 @@ typedef enum pmi_framing {
 typedef struct pmi_terms {
     pm_push_policy policy; /* none of PM_PUSH_DEFAULT */
     uint64_t key;          /* of PM_PUSH_REPLACE; 0: replaces nothing */
+    uint32_t serial;       /* by which `taken` calls it; 0: it does not */
 } pmi_terms;
 
 typedef enum pmi_drop {
@@ -66,6 +67,9 @@ typedef struct pmi_conn_events {
      * brought another one: nothing may be done to the connection in there. May
      * be NULL. */
     void (*dropped)(pmi_conn *conn, pmi_drop why, uint32_t n, void *ctx);
+    /* Likewise, of each one that had waited and had a serial: it will not be
+     * sent. */
+    void (*taken)(pmi_conn *conn, uint32_t serial, void *ctx);
     /* The peer was slow (a quarter of out_max has waited, or something was
      * dropped); now all has left. May be NULL. */
     void (*caught_up)(pmi_conn *conn, void *ctx);

@@ -45,12 +45,20 @@ static void slow_tell_dropped(pmi_conn *c, pmi_drop why, uint32_t n)
         c->events->dropped(c, why, n, c->ctx);
 }
 
+static void slow_taken(void *ctx, uint32_t serial)
+{
+    pmi_conn *c = ctx;
+    if (c->events->taken)
+        c->events->taken(c, serial, c->ctx);
+}
+
 /* Without memory for the books it stays as it is, and is asked again. */
 static void slow_open_books(pmi_conn *c)
 {
     uint32_t replaced;
     if (c->out.books || !c->blocked ||
-        pmi_queue_open_books(&c->out, &c->shared->segments, &replaced))
+        pmi_queue_open_books(&c->out, &c->shared->segments, slow_taken, c,
+                             &replaced))
         return;
     slow_tell_dropped(c, PMI_DROP_REPLACED, replaced);
 }
@@ -92,7 +100,7 @@ static void slow_ranked(pmi_conn *c, pmi_rank rank, const pmi_terms *terms)
     uint64_t key = terms->policy == PM_PUSH_REPLACE ? terms->key : 0;
     pmi_segment_pool *pool = &c->shared->segments;
     slow_open_books(c);
-    if (pmi_queue_rank(&c->out, pool, rank, key))
+    if (pmi_queue_rank(&c->out, pool, rank, key, terms->serial))
         slow_tell_dropped(c, PMI_DROP_REPLACED, 1);
     if (c->out.books)
         slow_tell_dropped(c, PMI_DROP_OLDEST,

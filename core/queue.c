@@ -116,6 +116,8 @@ static void queue_unbook(pmi_queue *queue, pmi_segment *seg)
 static void queue_take_out(pmi_queue *queue, pmi_segment_pool *pool,
                            pmi_segment *seg)
 {
+    if (seg->serial)
+        queue->books->taken(queue->books->taken_ctx, seg->serial);
     queue_unbook(queue, seg);
     queue->bytes -= seg->len;
     queue_unlink(queue, seg);
@@ -247,12 +249,13 @@ void pmi_queue_written(pmi_queue *queue, pmi_segment_pool *pool, size_t n)
 }
 
 bool pmi_queue_rank(pmi_queue *queue, pmi_segment_pool *pool, pmi_rank rank,
-                    uint64_t key)
+                    uint64_t key, uint32_t serial)
 {
     pmi_segment *seg = queue->last;
     PMI_ASSERT(seg && !seg->rank && !seg->begun);
     seg->rank = (uint8_t)rank;
     seg->key = key;
+    seg->serial = serial;
     return queue->books && queue_book(queue, pool, seg);
 }
 
@@ -325,7 +328,8 @@ static void queue_settle(pmi_queue *queue, pmi_segment_pool *pool,
 }
 
 pm_err pmi_queue_open_books(pmi_queue *queue, pmi_segment_pool *pool,
-                            uint32_t *replaced)
+                            void (*taken)(void *ctx, uint32_t serial),
+                            void *ctx, uint32_t *replaced)
 {
     pmi_books *books = pmi_zalloc(pmi_loop_env(pool->loop), sizeof *books);
     pmi_segment *next;
@@ -333,6 +337,8 @@ pm_err pmi_queue_open_books(pmi_queue *queue, pmi_segment_pool *pool,
     if (!books)
         return PM_ENOMEM;
     pmi_loop_map_init(pool->loop, &books->by_key);
+    books->taken = taken;
+    books->taken_ctx = ctx;
     queue->books = books;
     for (pmi_segment *seg = queue->first; seg; seg = next) {
         next = seg->next;

@@ -36,11 +36,12 @@ typedef struct pmi_segment {
                             its place */
     };
     uint32_t offset, len;
-    bool open;    /* the chunk is ours: more may be written behind */
-    bool begun;   /* part of it has left: nothing may go in front */
-    bool urgent;  /* was put in front of others */
-    bool booked;  /* the books know it */
-    uint8_t rank; /* pmi_rank, of the one message in it */
+    uint32_t serial; /* with a rank: its owner's name for it, or 0 */
+    bool open;       /* the chunk is ours: more may be written behind */
+    bool begun;      /* part of it has left: nothing may go in front */
+    bool urgent;     /* was put in front of others */
+    bool booked;     /* the books know it */
+    uint8_t rank;    /* pmi_rank, of the one message in it */
 } pmi_segment;
 
 /* Of a queue with a slow reader. */
@@ -50,6 +51,9 @@ typedef struct pmi_books {
     pmi_segment *oldest; /* no loose one lies in front of it; may be NULL */
     pmi_map by_key;      /* key -> segment */
     pmi_chunk *pack;     /* where kept ones are packed; a reference, or NULL */
+    /* One with a serial is being taken out. */
+    void (*taken)(void *ctx, uint32_t serial);
+    void *taken_ctx;
 } pmi_books;
 
 /* What a message with a rank counts beside its bytes, towards a limit: its
@@ -90,14 +94,15 @@ pm_err pmi_queue_add(pmi_queue *queue, pmi_segment_pool *pool, pmi_chunk *chunk,
 /* Gives the last message, which is a segment of its own, a rank. With books an
  * unsent one of the same key (0: none) is taken out: true. */
 bool pmi_queue_rank(pmi_queue *queue, pmi_segment_pool *pool, pmi_rank rank,
-                    uint64_t key);
+                    uint64_t key, uint32_t serial);
 
 /* ---- A slow reader ----------------------------------------------------- */
 /* Opens the books: what waits is put so that it takes no more memory than it
  * counts, and of each key only the latest stays. *replaced: how many were
- * taken out. PM_ENOMEM: all is as it was. */
+ * taken out. `taken` is told from now on. PM_ENOMEM: all is as it was. */
 pm_err pmi_queue_open_books(pmi_queue *queue, pmi_segment_pool *pool,
-                            uint32_t *replaced);
+                            void (*taken)(void *ctx, uint32_t serial),
+                            void *ctx, uint32_t *replaced);
 /* The reader has caught up. Without books nothing. */
 void pmi_queue_close_books(pmi_queue *queue, pmi_segment_pool *pool);
 /* What it counts towards a limit, and how much of that could be taken out. */

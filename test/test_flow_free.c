@@ -9,147 +9,7 @@
  * on. Each time the same must hold: no callback of a freed app runs any more,
  * what was asked for was told once, what is held can still be ended, and
  * nothing is left. LIFETIMES.md names these tests. Start at story_tell. */
-#include "flow.h"
-#include "pomelo_app_internal.h"
-
-#define FREE_POINTS(X)                                                         \
-    X(HANDLER)                                                                 \
-    X(HANDLER_AFTER_REPLY)                                                     \
-    X(BEFORE)                                                                  \
-    X(AFTER)                                                                   \
-    X(GLOBAL_BEFORE)                                                           \
-    X(GLOBAL_AFTER)                                                            \
-    X(ERROR_HANDLER)                                                           \
-    X(GLOBAL_ERROR_HANDLER)                                                    \
-    X(FILTER_FREE)                                                             \
-    X(CANCEL)                                                                  \
-    X(BIND_DONE)                                                               \
-    X(SYNC_DONE)                                                               \
-    X(KICK_DONE)                                                               \
-    X(OPENED)                                                                  \
-    X(BOUND)                                                                   \
-    X(UNBOUND)                                                                 \
-    X(CLOSED)                                                                  \
-    X(ADDED)                                                                   \
-    X(REMOVED)                                                                 \
-    X(UP)                                                                      \
-    X(DOWN)                                                                    \
-    X(RPC)                                                                     \
-    X(RPC_ALL)                                                                 \
-    X(RPC_BEFORE)                                                              \
-    X(RPC_AFTER)                                                               \
-    X(RPC_ERROR)                                                               \
-    X(REMOTE)                                                                  \
-    X(ROUTER)                                                                  \
-    X(ROUTER_CHOSEN)                                                           \
-    X(TIMER)                                                                   \
-    X(CRON)                                                                    \
-    X(CRON_ADDED)                                                              \
-    X(CRON_REMOVED)                                                            \
-    X(POSTED)                                                                  \
-    X(START)                                                                   \
-    X(AFTER_START)                                                             \
-    X(AFTER_START_ALL)                                                         \
-    X(BEFORE_STOP)                                                             \
-    X(STOP)                                                                    \
-    X(STOPPED)                                                                 \
-    X(CHECK_CLIENT)                                                            \
-    X(HANDSHAKE)                                                               \
-    X(REFUSE)                                                                  \
-    X(EACH_SESSION)                                                            \
-    X(EACH_OF_UID)                                                             \
-    X(EACH_MEMBER)                                                             \
-    X(EACH_STAT)                                                               \
-    X(PUSH)                                                                    \
-    X(FOUND)                                                                   \
-    X(CONNECTED)                                                               \
-    X(PUSHED)                                                                  \
-    X(KICKED)                                                                  \
-    X(ANSWERED)                                                                \
-    X(DISCONNECTED)
-
-typedef enum free_point {
-#define FREE_ENUM(name) AT_##name,
-    FREE_POINTS(FREE_ENUM)
-#undef FREE_ENUM
-        AT_COUNT
-} free_point;
-
-static const char *const free_names[] = {
-#define FREE_NAME(name) #name,
-    FREE_POINTS(FREE_NAME)
-#undef FREE_NAME
-};
-
-enum { KILL_OWN = 1, KILL_OTHER = 2, KILL_CLIENT = 4 };
-
-#define STORY_HELD_MAX 32
-
-typedef struct story story;
-
-/* What the callbacks of one app have as their ctx. */
-typedef struct side {
-    story *s;
-    pm_app **app;
-    bool gone; /* pm_app_free has returned */
-} side;
-
-struct story {
-    flow f; /* first: a story is a flow */
-    side front, back, none;
-    free_point point;
-    unsigned kill;
-    int passed; /* how often the story came by the point */
-    int late;   /* callbacks of a freed app */
-    int asked, told;
-    pm_request *held[STORY_HELD_MAX], *parked[STORY_HELD_MAX];
-    pm_call *calls[STORY_HELD_MAX];
-    pm_choice *choices[STORY_HELD_MAX];
-    size_t held_count, parked_count, calls_count, choices_count;
-    pm_handshake *handshake;
-};
-
-static void story_kill(side *victim)
-{
-    pm_app *app = *victim->app;
-    if (!app)
-        return;
-    *victim->app = NULL;
-    pm_app_free(app);
-    victim->gone = true;
-}
-
-/* A place in a callback. */
-static void story_by(side *here, free_point point)
-{
-    story *s = here->s;
-    side *own = here == &s->back ? &s->back : &s->front;
-    side *other = own == &s->front ? &s->back : &s->front;
-    if (point != s->point || s->passed++ > 0)
-        return;
-    if (s->kill & KILL_OWN)
-        story_kill(own);
-    if (s->kill & KILL_OTHER)
-        story_kill(other);
-    if (s->kill & KILL_CLIENT) {
-        pm_client *client = s->f.client;
-        s->f.client = NULL;
-        pm_client_free(client);
-    }
-}
-
-/* Every callback begins here. */
-static void story_at(side *here, free_point point)
-{
-    if (here->gone)
-        here->s->late++;
-    story_by(here, point);
-}
-
-static bool story_is_alive(const side *here)
-{
-    return *here->app != NULL;
-}
+#include "story.h"
 
 /* ---- Callbacks of an app ----------------------------------------------- */
 
@@ -544,6 +404,22 @@ static void on_closed(pm_app *app, pm_session *session, pm_close_reason reason,
     assert_true(pm_session_is_closed(session));
 }
 
+static void on_suspended(pm_app *app, pm_session *session,
+                         pm_close_reason reason, void *ctx)
+{
+    (void)app;
+    (void)reason;
+    story_at(ctx, AT_SUSPENDED);
+    assert_true(pm_session_id(session) > 0);
+}
+
+static void on_resumed(pm_app *app, pm_session *session, void *ctx)
+{
+    (void)app;
+    story_at(ctx, AT_RESUMED);
+    assert_true(pm_session_id(session) > 0);
+}
+
 static void on_added(pm_app *app, const pm_server *server, void *ctx)
 {
     (void)app;
@@ -654,6 +530,20 @@ static void on_disconnected(pm_client *client, pm_close_reason reason, int code,
     story_at(&((story *)ctx)->none, AT_DISCONNECTED);
 }
 
+static void on_client_suspended(pm_client *client, pm_close_reason reason,
+                                void *ctx)
+{
+    (void)client;
+    (void)reason;
+    story_at(&((story *)ctx)->none, AT_CLIENT_SUSPENDED);
+}
+
+static void on_client_resumed(pm_client *client, void *ctx)
+{
+    (void)client;
+    story_at(&((story *)ctx)->none, AT_CLIENT_RESUMED);
+}
+
 static void on_answered(pm_client *client, pm_err err, pm_body body, void *ctx)
 {
     story *s = ctx;
@@ -707,6 +597,8 @@ static void story_listen(side *here, pm_app *app)
     events.session_bound = on_bound;
     events.session_unbound = on_unbound;
     events.session_closed = on_closed;
+    events.session_suspended = on_suspended;
+    events.session_resumed = on_resumed;
     events.server_added = on_added;
     events.server_removed = on_removed;
     events.server_up = on_up;
@@ -737,7 +629,9 @@ static void story_app(story *s, const char *id, side *here)
     opts.servers = flow_servers;
     opts.servers_count = 2;
     opts.server_id = id;
-    opts.connector.heartbeat_s = 3;
+    opts.connector.heartbeat_s = 30;
+    opts.connector.timeout_s = 10; /* before our client says anything */
+    opts.connector.resume_ms = 1000;
     opts.connector.check_client = on_check_client;
     opts.connector.handshake = on_handshake;
     opts.connector.refuse = on_refuse;
@@ -759,7 +653,7 @@ static void story_drop_client(story *s)
     pm_client_free(client);
 }
 
-static void story_client(story *s)
+static void story_client(story *s, bool resume)
 {
     pm_client_opts opts = pm_client_opts_default();
     story_drop_client(s);
@@ -770,6 +664,9 @@ static void story_client(story *s)
     opts.events.pushed = on_pushed;
     opts.events.kicked = on_kicked;
     opts.events.disconnected = on_disconnected;
+    opts.events.suspended = on_client_suspended;
+    opts.events.resumed = on_client_resumed;
+    opts.reconnect = opts.resume = resume;
     opts.ctx = s;
     assert_ok(pm_client_new(&s->f.client, &opts));
     flow_run(&s->f, 50);
@@ -787,7 +684,7 @@ static void story_begin(story *s, free_point point, unsigned kill)
     assert_ok(flow_loop(&s->f, 1));
     story_app(s, "chat-1", &s->back);
     story_app(s, "connector-1", &s->front);
-    story_client(s);
+    story_client(s, false);
 }
 
 /* ---- The story --------------------------------------------------------- */
@@ -890,7 +787,7 @@ static void story_part(story *s)
         story_count(&s->front,
                     pm_app_stop(*s->front.app, 50, on_stopped, &s->front));
     flow_run(&s->f, 100);
-    story_client(s);
+    story_client(s, false);
     flow_run(&s->f, 100);
     if (story_is_alive(&s->back))
         story_count(&s->back,
@@ -939,7 +836,9 @@ static void story_tell(free_point point, unsigned kill)
     story_ask(s, "unbind");
     story_ask(s, "kick");
     flow_run(&s->f, 50);
-    story_client(s);
+    story_client(s, true);
+    flow_run(&s->f, 11000);
+    story_client(s, false);
     story_hold(s);
     story_part(s);
     story_free_all(s);

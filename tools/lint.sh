@@ -83,7 +83,7 @@ door mbedtls '<(mbedtls|psa)/' 'core/(crypto|tls)[a-z_]*\.[ch]'
 door nanopb '<pb[a-z_]*\.h|"[^"]*\.pb\.h' 'core/pb[a-z_.]*\.[ch]'
 # Trees are built and read where they are handed to the application.
 door cJSON '<(cjson/)?cJSON\.h' \
-    'core/json[a-z_]*\.[ch]|pomelo_(dialect|handshake|session|request|filter|handler|connector|client|config|cron|rpc|call|admin|module|facts|master|monitor|console|run)[a-z_]*\.c'
+    'core/json[a-z_]*\.[ch]|pomelo_(dialect|handshake|session|request|filter|handler|resume|connector|client|config|cron|rpc|call|admin|module|facts|master|monitor|console|run)[a-z_]*\.c'
 verdict 'core/ has never heard of Pomelo' "$(grep -nE \
     '^ *# *include *"(\.\./)?pomelo_|\bpm_(app|session|request|channel|call|client|server)\b' \
     $(printf '%s\n' $LIBRARY | grep '^core/') | grep -v 'pomelo.h')"
