@@ -390,27 +390,37 @@ static pm_err downlink_push(pmi_downlink *down, pmi_push *push,
     return PMI_LIKELY(err == PM_OK) ? err : downlink_refused(down, err);
 }
 
-static pm_err downlink_keep_push(pmi_resume *resume, pmi_push *push)
+static pm_err downlink_keep_push(pmi_resume *resume, const pmi_push *push,
+                                 pmi_terms *mine)
 {
-    pmi_terms mine;
     pm_err err;
     if (!resume)
         return PM_ECLOSED;
     err = pmi_resume_keep_chunk(resume, push->chunk, push->package_at,
                                 &push->terms);
-    if (err || !downlink_works(resume->down))
-        return err;
-    mine = downlink_terms(resume, &push->terms);
-    return downlink_sent(resume, downlink_push(resume->down, push, &mine));
+    *mine = downlink_terms(resume, &push->terms);
+    return err;
 }
 
 pm_err pmi_connector_send_push(pm_session *session, pmi_push *push)
 {
     pmi_downlink *down = session->conn;
-    if (PMI_UNLIKELY(session->resumes))
-        return downlink_keep_push(session->conn, push);
-    return downlink_works(down) ? downlink_push(down, push, &push->terms)
-                                : PM_ECLOSED;
+    const pmi_terms *terms = &push->terms;
+    pmi_resume *resume = NULL;
+    pmi_terms mine;
+    pm_err err = PM_ECLOSED;
+    if (PMI_UNLIKELY(session->resumes)) {
+        resume = session->conn;
+        err = downlink_keep_push(resume, push, &mine);
+        if (err)
+            return err;
+        down = resume->down;
+        terms = &mine;
+    }
+    if (!downlink_works(down))
+        return err;
+    err = downlink_push(down, push, terms);
+    return PMI_LIKELY(!resume) ? err : downlink_sent(resume, err);
 }
 
 void pmi_push_fini(pmi_push *push)

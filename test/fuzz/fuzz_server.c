@@ -174,6 +174,7 @@ static pm_err fuzz_start(fuzz *f, const uint8_t head[FUZZ_HEAD])
     opts.connector.server_protos =
         "{\"onMove\":{\"required uInt32 id\":1,\"repeated sInt32 path\":2}}";
     opts.connector.use_crypto = f->options & FUZZ_CRYPTO;
+    opts.connector.resume_ms = 1000; /* for those who ask for it */
     if (f->options & FUZZ_BUFFER)
         opts.connector.scheduler = PM_SCHEDULER_BUFFER;
     if (f->options & FUZZ_SERIAL)
