@@ -54,9 +54,10 @@ SRCS := \
 	core/loop_watch.c \
 	core/loop_names.c \
 	core/loop_run.c \
-	core/tls.c \
 	core/queue.c \
 	core/window.c \
+	core/tls_realm.c \
+	core/tls.c \
 	core/pipe.c \
 	core/dial.c \
 	core/frames.c \
@@ -96,6 +97,7 @@ SRCS := \
 	pomelo_admit.c \
 	pomelo_resume_conn.c \
 	pomelo_connector.c \
+	pomelo_opts.c \
 	pomelo_push.c \
 	pomelo_presence.c \
 	pomelo_presence_far.c \

@@ -190,13 +190,14 @@ PM_API const char *pm_err_name(pm_err err);
     X(PM_CLOSE_ADDRESS_RATE, 33, "too many connections from this address")     \
     X(PM_CLOSE_TAKEOVER, 34, "the session has resumed elsewhere")              \
     X(PM_CLOSE_RESUME, 35, "not resumed")                                      \
-    X(PM_CLOSE_RESUME_WINDOW, 36, "too much was missed to be resumed")
+    X(PM_CLOSE_RESUME_WINDOW, 36, "too much was missed to be resumed")         \
+    X(PM_CLOSE_TLS_BUSY, 37, "too many TLS handshakes at once")
 
 typedef enum pm_close_reason {
 #define PM_CLOSE_ENUM(name, value, text) name = value,
     PM_CLOSE_REASONS(PM_CLOSE_ENUM)
 #undef PM_CLOSE_ENUM
-        PM_CLOSE_COUNT = 37
+        PM_CLOSE_COUNT = 38
 } pm_close_reason;
 
 /* Static, never NULL. */
@@ -374,6 +375,20 @@ typedef bool (*pm_blacklist_cb)(const char *address, void *ctx);
 typedef bool (*pm_refuse_cb)(pm_session *session, pm_slice route, pm_err why,
                              pm_body *answer, void *ctx);
 
+/* Pomelo's `ssl`. cert, key and ca are PEM text or, without "-----BEGIN", the
+ * path of a PEM file, which is read when the app or client is made (and by
+ * pm_app_tls_reload); copied. At least TLS 1.2, with forward secrecy; 1.3 when
+ * mbedtls is 3.x and the host has called psa_crypto_init, which is for the
+ * whole process and so never done here. No renegotiation. Certificates of RSA
+ * and of elliptic curves; chains of at most 12 KiB. */
+typedef struct pm_tls_opts {
+    const char *cert;  /* a chain, the own certificate first. NULL: no TLS */
+    const char *key;   /* of `cert`, without a pass phrase */
+    const char *ca;    /* whose certificates are believed */
+    bool request_cert; /* client port: only clients with a certificate that
+                          `ca` vouches for. Between servers always */
+} pm_tls_opts;
+
 typedef enum pm_scheduler {
     PM_SCHEDULER_DIRECT = 0, /* each message at once */
     PM_SCHEDULER_BUFFER = 1  /* gathered, all together every flush_ms */
@@ -449,6 +464,9 @@ typedef struct pm_limits {
                                 much is closed: PM_CLOSE_ADDRESS_RATE */
     uint32_t addresses;      /* 0: 4,096 are remembered for that; the one that
                                 came longest ago is forgotten first */
+    /* 0: 512 at once on the client port, each some 45 KiB; one more is closed,
+     * PM_CLOSE_TLS_BUSY. In each turn they get a few milliseconds. */
+    uint32_t tls_handshakes;
 } pm_limits;
 
 typedef struct pm_connector_opts {
@@ -501,11 +519,18 @@ typedef struct pm_connector_opts {
     uint32_t resume_sessions;   /* 0: 1,000. That are without a connection at a
                                    time; over it the oldest one ends */
     pm_push_policy push_policy; /* of pushes that name none; 0: PM_PUSH_KEEP */
+    pm_tls_opts tls; /* of the client port: wss, and TLS over TCP, nothing
+                        plain any more. With tickets, of 24 hours */
 } pm_connector_opts;
 
 typedef struct pm_rpc_opts_app {
-    const char *secret;        /* both ends of a link must know it. Copied. */
-    bool insecure_plain;       /* allow a secret without TLS off loopback */
+    const char *secret;  /* both ends of a link must know it. Copied. */
+    bool insecure_plain; /* allow a secret without TLS off loopback */
+    /* Both ends of each link show a certificate that `ca` vouches for and that
+     * names their server id: one of its DNS names or, when it has no
+     * alternative names at all, its common name; exactly, without wildcards.
+     * cert, key and ca are all needed. Links in memory have no TLS. */
+    pm_tls_opts tls;
     uint32_t deadline_ms;      /* 0: 5,000. Of calls that say nothing else */
     uint32_t reconnect_ms_max; /* 0: 2,000. Longest pause between two tries */
     uint32_t
@@ -644,6 +669,14 @@ PM_API pm_err pm_app_block(pm_app *app, const char *cidr, bool close);
 /* The same block, as it was added (or an option's). PM_EINVAL, PM_ENOTFOUND,
  * PM_ECLOSED */
 PM_API pm_err pm_app_unblock(pm_app *app, const char *cidr);
+/* Other certificates while all runs: handshakes that begin from now on use
+ * them, sessions and links go on. NULL: the files that the options (or the call
+ * before) name are read again. Reads files: a moment on the loop's thread.
+ *   clients, servers   borrowed until this call returns.
+ * PM_ECONFIG one is wrong, see the log: that port has the certificate that it
+ * had. PM_ESTATE given for a port that has no TLS, or none has. PM_ENOMEM */
+PM_API pm_err pm_app_tls_reload(pm_app *app, const pm_tls_opts *clients,
+                                const pm_tls_opts *servers);
 /* A pointer of the application's, kept for it (app.set / app.get of Pomelo).
  * The name is copied; NULL takes it away. PM_ENOMEM */
 PM_API pm_err pm_app_set(pm_app *app, const char *name, void *value);
@@ -1575,6 +1608,17 @@ typedef enum pm_transport {
     PM_TRANSPORT_MEMORY = 2 /* an app on the same loop */
 } pm_transport;
 
+/* Over TCP it is TLS, over WebSocket wss; not through memory. PEM text or paths
+ * as in pm_tls_opts; copied. */
+typedef struct pm_client_tls {
+    bool on;
+    const char *ca;   /* who is believed; NULL: the system's list */
+    const char *name; /* what the certificate must be made out to, a DNS name or
+                         an address; NULL: `host` */
+    const char *cert, *key; /* shown to a server that asks; NULL: none */
+    bool insecure;          /* talks to anybody: for tests */
+} pm_client_tls;
+
 /* Each may be NULL. */
 typedef struct pm_client_events {
     /* Handshake done: requests may be sent. `user` is what the server's
@@ -1621,6 +1665,8 @@ typedef struct pm_client_opts {
     uint32_t request_ms; /* 0: 30,000 */
     pm_client_events events;
     void *ctx;
+    pm_client_tls tls; /* a handshake that fails: `disconnected` with
+                          PM_CLOSE_TLS, and a warning in the loop's log */
 } pm_client_opts;
 static inline pm_client_opts pm_client_opts_default(void)
 {
@@ -1631,7 +1677,8 @@ static inline pm_client_opts pm_client_opts_default(void)
 
 /* Starts to connect. *out is owned by the caller, free with pm_client_free;
  * `opts` is borrowed until this call returns. PM_EINVAL, PM_EDEPTH the user
- * part, PM_ENOMEM, PM_ELIMIT no descriptor is left. */
+ * part, PM_ENOMEM, PM_ELIMIT no descriptor is left, PM_ECONFIG a certificate
+ * (see the loop's log). */
 PM_API pm_err pm_client_new(pm_client **out, const pm_client_opts *opts);
 /* Every request completes with PM_ECLOSED before it returns; no other event
  * comes. NULL is fine. Legal inside its callbacks. */

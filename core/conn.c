@@ -9,7 +9,8 @@
  * stands on it any more.
  *
  * Two transports, a descriptor and a pipe, differ in four small functions
- * (pmi_conn_receive, conn_write_once, pmi_conn_want, conn_detach). How bytes
+ * (pmi_conn_receive, conn_write_once, pmi_conn_want, conn_detach); TLS stands
+ * between a descriptor and all the rest in the first two of them. How bytes
  * come in is in conn_read.c, how connections are made in conn_open.c.
  * Start reading at pmi_conn_send(). */
 #include "conn_internal.h"
@@ -99,10 +100,46 @@ void pmi_conn_want(pmi_conn *c, int want)
         pmi_conn_end(c, PM_CLOSE_MEMORY);
 }
 
+/* What TLS has to say leaves as far as it goes. False: the other side is gone.
+ */
+static bool conn_write_wire(pmi_conn *c, bool *all)
+{
+    pmi_queue *wire = pmi_tls_wire(pmi_conn_tls(c));
+    pmi_iov iov[PMI_IOV_MAX];
+    while (wire->bytes) {
+        int count = pmi_queue_gather(wire, iov, PMI_IOV_MAX);
+        size_t offered = 0;
+        for (int i = 0; i < count; i++)
+            offered += iov[i].len;
+        long n = pmi_sock_write(c->via.watch.fd, iov, count);
+        if (n < 0)
+            return false;
+        c->shared->totals.writes++;
+        c->shared->totals.bytes_out += (uint64_t)n;
+        pmi_queue_sent(wire, &c->shared->segments, (size_t)n);
+        if ((size_t)n < offered)
+            break;
+    }
+    *all = wire->bytes == 0;
+    return true;
+}
+
+/* Our goodbye, when all before it has left. Nobody waits for the answer. */
+static void conn_bid_tls(pmi_conn *c)
+{
+    bool all;
+    if (c->out.bytes || c->blocked)
+        return;
+    pmi_tls_bid(pmi_conn_tls(c));
+    conn_write_wire(c, &all);
+}
+
 static void conn_detach(pmi_conn *c)
 {
     if (!c->attached)
         return;
+    if (PMI_UNLIKELY(c->tls))
+        conn_bid_tls(c);
     c->attached = false;
     if (c->memory) {
         pmi_pipe_close(c->via.pipe);
@@ -113,11 +150,48 @@ static void conn_detach(pmi_conn *c)
     pmi_sock_close(fd);
 }
 
+/* Cipher text is read into the end of the room and opened into its front, which
+ * never catches up: no second buffer. The last words of a session that has come
+ * to its end behind other bytes are told by the next call; the descriptor is
+ * made readable for it. */
+static long conn_receive_tls(pmi_conn *c, uint8_t *data, size_t len,
+                             pm_close_reason *reason)
+{
+    size_t room = len - PMI_TLS_RECORD_MAX;
+    uint8_t *in = data + PMI_TLS_RECORD_MAX;
+    bool reset = false, all;
+    long n, got;
+    PMI_ASSERT(len > PMI_TLS_RECORD_MAX);
+    if (!pmi_tls_may_work(pmi_conn_tls(c)))
+        return 0;
+    n = pmi_sock_read(c->via.watch.fd, in, room, &reset);
+    c->shared->totals.reads++;
+    if (n < 0 && !pmi_tls_is_over(pmi_conn_tls(c))) {
+        *reason = reset ? PM_CLOSE_RESET : PM_CLOSE_CLIENT;
+        if (c->state == PMI_CONN_SECURING)
+            *reason = PM_CLOSE_TLS;
+        return -1;
+    }
+    if (n > 0)
+        c->shared->totals.bytes_in += (uint64_t)n;
+    got =
+        pmi_tls_open(pmi_conn_tls(c), in, n > 0 ? (size_t)n : 0, data, reason);
+    if (got < 0)
+        conn_write_wire(c, &all); /* the alert that tells why */
+    else if (pmi_conn_pending(c) && !c->blocked)
+        pmi_conn_mark_dirty(c); /* also what has waited for the handshake */
+    if (got > 0 && pmi_tls_is_over(pmi_conn_tls(c)))
+        pmi_sock_shutdown_read(c->via.watch.fd);
+    return got;
+}
+
 /* > 0 bytes, 0 nothing there, -1 the end, with its reason. */
 long pmi_conn_receive(pmi_conn *c, uint8_t *data, size_t len,
                       pm_close_reason *reason)
 {
     bool reset = false;
+    if (PMI_UNLIKELY(c->tls))
+        return conn_receive_tls(c, data, len, reason);
     long n = c->memory ? pmi_pipe_read(c->via.pipe, data, len)
                        : pmi_sock_read(c->via.watch.fd, data, len, &reset);
     c->shared->totals.reads++;
@@ -127,6 +201,24 @@ long pmi_conn_receive(pmi_conn *c, uint8_t *data, size_t len,
     return n;
 }
 
+/* As conn_write_once: a lot of plain bytes becomes records, and they leave. */
+static bool conn_write_tls(pmi_conn *c)
+{
+    bool upgrading = c->state == PMI_CONN_UPGRADING, all = false;
+    pm_close_reason reason = PM_CLOSE_RESET;
+    size_t max = upgrading ? c->extra->request_left : SIZE_MAX;
+    long sealed = 0;
+    if (c->state != PMI_CONN_SECURING)
+        sealed = pmi_tls_seal(pmi_conn_tls(c), &c->out, max, &reason);
+    if (upgrading && sealed > 0)
+        c->extra->request_left -= (size_t)sealed;
+    if (sealed < 0 || !conn_write_wire(c, &all)) {
+        pmi_conn_end(c, reason);
+        return true;
+    }
+    return all;
+}
+
 /* One write. False: nothing more can be written now; what is left over
  * waits. */
 static bool conn_write_once(pmi_conn *c)
@@ -134,6 +226,8 @@ static bool conn_write_once(pmi_conn *c)
     pmi_iov iov[PMI_IOV_MAX];
     size_t offered = 0;
     long n;
+    if (PMI_UNLIKELY(c->tls))
+        return conn_write_tls(c);
     c->shared->totals.writes++;
     if (c->memory) {
         size_t moved = pmi_pipe_write(c->via.pipe, &c->out, false);
@@ -161,7 +255,15 @@ static bool conn_write_once(pmi_conn *c)
 /* May what is queued leave? */
 static bool conn_may_write(const pmi_conn *c)
 {
-    if (!c->attached || c->blocked || c->out.bytes == 0)
+    if (!c->attached || c->blocked)
+        return false;
+    if (PMI_UNLIKELY(c->tls)) {
+        if (pmi_tls_wire(pmi_conn_tls(c))->bytes)
+            return true;
+        if (!pmi_tls_is_up(pmi_conn_tls(c)) || c->state == PMI_CONN_SECURING)
+            return false;
+    }
+    if (c->out.bytes == 0)
         return false;
     return c->state == PMI_CONN_UPGRADING ? c->extra->request_left > 0
                                           : c->state > PMI_CONN_UPGRADING;
@@ -188,7 +290,7 @@ void pmi_conn_tell_drained_now(pmi_conn *c)
 {
     if (c->pressed || c->eager)
         pmi_conn_tell_relief(c);
-    if (!c->high || c->out.bytes || !pmi_conn_alive(c))
+    if (!c->high || pmi_conn_pending(c) || !pmi_conn_alive(c))
         return;
     c->high = false;
     if (c->events->drained)
@@ -276,6 +378,26 @@ pm_err pmi_conn_extra_new(pmi_conn *c)
     return PM_OK;
 }
 
+pm_err pmi_conn_secure_new(pmi_conn *c, pmi_tls_realm *realm, const char *name)
+{
+    pmi_conn_secure *secure = pmi_zalloc(pmi_conn_env(c), sizeof *secure);
+    if (!secure)
+        return PM_ENOMEM;
+    c->secure = secure;
+    c->tls = true;
+    secure->tls = pmi_tls_new(realm, &c->shared->segments, name);
+    return secure->tls ? PM_OK : PM_ENOMEM;
+}
+
+static void conn_secure_free(pmi_conn *c)
+{
+    pmi_conn_secure *secure = c->secure;
+    pmi_tls_free(secure->tls);
+    c->tls = false;
+    c->parts = secure->parts;
+    pmi_free(pmi_conn_env(c), secure);
+}
+
 /* Gives back all but the storage itself. */
 static void conn_release(pmi_conn *c)
 {
@@ -286,6 +408,8 @@ static void conn_release(pmi_conn *c)
     pmi_queue_clear(&c->out, &c->shared->segments);
     pmi_chunk_unref(c->tail);
     c->tail = NULL;
+    if (PMI_UNLIKELY(c->tls))
+        conn_secure_free(c);
     pmi_fragments_free(c->parts);
     c->parts = NULL;
     c->reserved = 0;
@@ -362,9 +486,15 @@ static void conn_close_frame(pmi_conn *c, uint16_t code)
 /* When all has left a lingering stream says so. */
 void pmi_conn_linger_on(pmi_conn *c)
 {
-    if (c->state == PMI_CONN_LINGERING && c->out.bytes == 0 &&
-        c->framing == PMI_FRAMING_STREAM)
-        pmi_sock_shutdown(c->via.watch.fd);
+    if (c->state != PMI_CONN_LINGERING || pmi_conn_pending(c) ||
+        c->framing != PMI_FRAMING_STREAM)
+        return;
+    if (PMI_UNLIKELY(c->tls)) {
+        conn_bid_tls(c);
+        if (pmi_tls_wire(pmi_conn_tls(c))->bytes)
+            return;
+    }
+    pmi_sock_shutdown(c->via.watch.fd);
 }
 
 /* False: it could not be arranged. */
@@ -560,13 +690,13 @@ pm_err pmi_conn_send_chunk(pmi_conn *c, pmi_chunk *chunk, size_t offset,
 
 size_t pmi_conn_queued(const pmi_conn *c)
 {
-    return c->out.bytes;
+    return pmi_conn_pending(c);
 }
 
 void pmi_conn_flush(pmi_conn *c)
 {
     pmi_conn_write_out(c);
-    if (c->high && c->out.bytes == 0 && pmi_conn_alive(c))
+    if (c->high && pmi_conn_pending(c) == 0 && pmi_conn_alive(c))
         pmi_conn_mark_dirty(c); /* so that `drained` is told */
 }
 
@@ -595,6 +725,16 @@ pmi_framing pmi_conn_framing(const pmi_conn *c)
 bool pmi_conn_is_memory(const pmi_conn *c)
 {
     return c->memory;
+}
+
+bool pmi_conn_is_tls(const pmi_conn *c)
+{
+    return c->tls;
+}
+
+bool pmi_conn_peer_is(const pmi_conn *c, const char *name)
+{
+    return c->tls && pmi_tls_peer_is(pmi_conn_tls(c), name);
 }
 
 const pmi_addr *pmi_conn_peer(const pmi_conn *c)

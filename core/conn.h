@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* core/conn.h -- a connection and a listener: TCP, WebSocket, memory behind one
- * face. Knows bytes and messages, never what they mean.
+ * face, the first two also through TLS. Knows bytes and messages, never what
+ * they mean.
  *
  *   TCP      |  stream framing: bytes come, bytes go
  *   WebSocket|  message framing: whole messages come; each send is one frame
@@ -102,6 +103,8 @@ typedef struct pmi_listen_opts {
     bool memory_only; /* no socket: only the door in memory */
     /* A new connection, not started yet: start it (pmi_conn_start) or close it
      * and free it at once, from inside this call. */
+    struct pmi_tls_realm *tls; /* NULL: plain. A reference is taken. Who comes
+                                  by the door in memory needs none */
     void (*accepted)(pmi_listener *listener, pmi_conn *conn, void *ctx);
     void *ctx;
 } pmi_listen_opts;
@@ -127,6 +130,9 @@ typedef struct pmi_connect_opts {
     bool memory;           /* by the door on this loop if there is one, else by
                               socket; on a memory-only loop always the door */
     const char *from; /* a name for the simulator's link fault; may be NULL */
+    struct pmi_tls_realm *tls; /* NULL: plain. A reference is taken. Not used by
+                                  the door in memory */
+    const char *tls_name; /* what the certificate must name; NULL: anything */
     pmi_conn_limits limits;
 } pmi_connect_opts;
 
@@ -164,6 +170,10 @@ pm_loop *pmi_conn_loop(const pmi_conn *conn);
 pmi_framing pmi_conn_framing(const pmi_conn *conn);
 bool pmi_conn_is_memory(const pmi_conn *conn);
 const pmi_addr *pmi_conn_peer(const pmi_conn *conn); /* len 0 for memory */
+bool pmi_conn_is_tls(const pmi_conn *conn);
+/* Has the other side shown a certificate that names exactly this? As
+ * pmi_tls_peer_is; false without TLS. */
+bool pmi_conn_peer_is(const pmi_conn *conn, const char *name);
 
 /* Sending. One call is one message: one frame on WebSocket; on every framing
  * urgent messages go between whole messages, behind what has begun to leave
@@ -214,7 +224,8 @@ uint32_t pmi_conn_dropped(const pmi_conn *conn);
 bool pmi_conn_want_ease(pmi_conn *conn);
 /* Has anything left since the last call? */
 bool pmi_conn_moved(pmi_conn *conn);
-/* Bytes not yet handed to the system. */
+/* Bytes not yet handed to the system. With TLS at most 48 KiB of them, already
+ * in records, stand beside out_max. */
 size_t pmi_conn_queued(const pmi_conn *conn);
 void pmi_conn_flush(pmi_conn *conn);
 

@@ -6,8 +6,11 @@
  * The states; every one may also end by an error, and each way ends in
  * `closed`, exactly once, on a later turn:
  *
- *     new -> (proxied) -> sniffing -> stream | frames -> (lingering) -> ended
- * -> free dialling -> (upgrading) --^
+ *     new -> (proxied) -> sniffing ---------> stream | frames -> (lingering) ->
+ *     dialling -> (securing) -> (upgrading) --^                 ended -> free
+ *
+ * TLS is no state of an accepted connection: bytes come out of it only when its
+ * handshake is done, so all that is above sees plain bytes, a little later.
  *
  * What is needed only before the framing is settled, or while lingering, lies
  * in pmi_conn_extra and is given back: there may be very many connections, and
@@ -20,11 +23,13 @@
 #include "frames.h"
 #include "pipe.h"
 #include "proxy.h"
+#include "tls.h"
 
 /* In order: what is before PMI_CONN_LINGERING is alive. */
 typedef enum pmi_conn_state {
     PMI_CONN_NEW,       /* accepted, not started */
     PMI_CONN_DIALLING,  /* outgoing, not connected yet */
+    PMI_CONN_SECURING,  /* outgoing TLS: the handshake */
     PMI_CONN_UPGRADING, /* outgoing WebSocket: waiting for the 101 */
     PMI_CONN_PROXIED,   /* incoming: the PROXY header */
     PMI_CONN_SNIFFING,  /* incoming: first bytes, or the head of an upgrade */
@@ -60,7 +65,15 @@ typedef struct pmi_conn_extra {
     const pmi_conn_front *front; /* borrowed; NULL: the peer is who it is */
     void *front_ctx;
     pmi_conn_proxy *proxy; /* owned; NULL: none is waited for */
+    bool pieces; /* its first word came in pieces: Pomelo takes it for a broken
+                    stream, so a plain request gets no answer */
 } pmi_conn_extra;
+
+/* TLS has memory enough of its own: a plain connection pays nothing for it. */
+typedef struct pmi_conn_secure {
+    pmi_tls *tls;         /* owned */
+    pmi_fragments *parts; /* owned, or NULL */
+} pmi_conn_secure;
 
 /* One a client; idle ones are many: its fields fill each other's gaps. */
 struct pmi_conn {
@@ -72,8 +85,11 @@ struct pmi_conn {
     const pmi_conn_events *events; /* borrowed: the owner's */
     void *ctx;
     pmi_queue out;
-    pmi_chunk *tail;       /* owned: read, not used up yet; or NULL */
-    pmi_fragments *parts;  /* owned: of a message not complete; or NULL */
+    pmi_chunk *tail; /* owned: read, not used up yet; or NULL */
+    union {
+        pmi_fragments *parts;    /* owned: of a message not complete; or NULL */
+        pmi_conn_secure *secure; /* with TLS: owned, holds them too */
+    };
     pmi_conn_extra *extra; /* owned, or NULL */
     pmi_link dirty;        /* in shared: dirty or behind */
     pmi_task later;        /* tells open or closed, delivers the tail, frees */
@@ -99,9 +115,7 @@ struct pmi_conn {
     uint32_t moved : 1;   /* something has left since somebody looked */
     uint32_t pressed : 1; /* its catching up will be news */
     uint32_t eager : 1;   /* somebody waits until it is eased */
-    uint32_t
-        pieces : 1; /* its first word came in pieces: Pomelo takes it for
-                       a broken stream, so a plain request gets no answer */
+    uint32_t tls : 1;     /* which of the union is there */
 };
 
 static inline pm_loop *pmi_conn_home(const pmi_conn *c)
@@ -152,6 +166,21 @@ static inline bool pmi_conn_measure(const pmi_conn *c, const pm_slice *parts,
     return pmi_add_size(*len, pmi_conn_head_size(c, *len), all);
 }
 
+static inline pmi_tls *pmi_conn_tls(const pmi_conn *c)
+{
+    return c->secure->tls;
+}
+
+/* Bytes that have not left. */
+static inline size_t pmi_conn_pending(const pmi_conn *c)
+{
+    return c->out.bytes +
+           (PMI_UNLIKELY(c->tls) ? pmi_tls_wire(pmi_conn_tls(c))->bytes : 0);
+}
+
+/* Puts TLS between transport and all the rest. name: as pmi_tls_new. PM_ENOMEM
+ */
+pm_err pmi_conn_secure_new(pmi_conn *c, pmi_tls_realm *realm, const char *name);
 /* NULL: no memory. */
 pmi_conn_shared *pmi_conn_shared_of(pm_loop *loop);
 /* Readiness to wait for; a failure ends the connection. */

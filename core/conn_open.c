@@ -57,12 +57,13 @@ static void conn_attach_pipe(pmi_conn *c, pmi_pipe *pipe)
 
 pm_err pmi_conn_accept(pm_loop *loop, int fd, const pmi_addr *peer,
                        pmi_framing framing, const pmi_conn_limits *limits,
-                       pmi_conn **out)
+                       pmi_tls_realm *tls, pmi_conn **out)
 {
     pmi_conn *c = conn_new(loop, framing, limits);
     if (!c)
         return PM_ENOMEM;
-    if (framing != PMI_FRAMING_STREAM && pmi_conn_extra_new(c) != PM_OK) {
+    if ((tls && pmi_conn_secure_new(c, tls, NULL) != PM_OK) ||
+        (framing != PMI_FRAMING_STREAM && pmi_conn_extra_new(c) != PM_OK)) {
         pmi_conn_free(c);
         return PM_ENOMEM;
     }
@@ -179,12 +180,16 @@ static void conn_dialled(pmi_dial *dial, pm_err err, int fd)
     pmi_conn_want(c, PMI_READABLE);
     if (!pmi_conn_alive(c))
         return;
-    if (pmi_conn_is_ws(c)) {
-        c->state = PMI_CONN_UPGRADING;
-        pmi_conn_write_out(c);
-    } else {
-        pmi_conn_settle(c, PMI_FRAMING_STREAM);
+    if (c->tls) {
+        pm_close_reason reason = pmi_tls_begin(pmi_conn_tls(c));
+        c->state = PMI_CONN_SECURING;
+        if (reason)
+            pmi_conn_end(c, reason);
+        else
+            pmi_conn_write_out(c);
+        return;
     }
+    pmi_conn_reached(c);
 }
 
 pm_err pmi_conn_dial(pm_loop *loop, const pmi_connect_opts *opts,
@@ -198,6 +203,8 @@ pm_err pmi_conn_dial(pm_loop *loop, const pmi_connect_opts *opts,
     pm_err err = pmi_conn_extra_new(c);
     if (err == PM_OK && pmi_conn_is_ws(c))
         err = conn_queue_request(c, opts);
+    if (err == PM_OK && opts->tls)
+        err = pmi_conn_secure_new(c, opts->tls, opts->tls_name);
     if (err == PM_OK)
         err = pmi_dial_start(loop, &c->extra->dial, opts->host, opts->port,
                              opts->limits.send_buffer, conn_dialled);

@@ -82,6 +82,16 @@ void pmi_conn_settle(pmi_conn *c, pmi_framing framing)
     conn_tell_open(c);
 }
 
+void pmi_conn_reached(pmi_conn *c)
+{
+    if (pmi_conn_is_ws(c)) {
+        c->state = PMI_CONN_UPGRADING;
+        pmi_conn_write_out(c);
+    } else {
+        pmi_conn_settle(c, PMI_FRAMING_STREAM);
+    }
+}
+
 static const char conn_refusal[] = "HTTP/1.1 400 Bad Request\r\n"
                                    "Connection: close\r\n"
                                    "Content-Length: 0\r\n\r\n";
@@ -111,7 +121,7 @@ static size_t conn_upgrade(pmi_conn *c, const uint8_t *data, size_t len)
     }
     pmi_buf_fini(&answer);
     if (err != PM_OK) {
-        if (head.upgrade_websocket || !c->pieces)
+        if (head.upgrade_websocket || !c->extra->pieces)
             pmi_conn_write_out(c);
         pmi_conn_end(c, PM_CLOSE_HTTP);
         return 0;
@@ -132,7 +142,7 @@ static size_t conn_sniff(pmi_conn *c, const uint8_t *data, size_t len)
         if (http > 0 && c->only_get && data[0] != 'G')
             http = -1;
         if (http == 0)
-            c->pieces = true;
+            c->extra->pieces = true;
         if (http < 0)
             pmi_conn_settle(c, PMI_FRAMING_STREAM);
         if (http <= 0)
@@ -229,11 +239,13 @@ static void conn_frame(pmi_conn *c, pmi_frames_event *event)
 
 static size_t conn_frames(pmi_conn *c, uint8_t *data, size_t len)
 {
+    pmi_fragments **parts =
+        PMI_UNLIKELY(c->tls) ? &c->secure->parts : &c->parts;
     size_t used = 0;
     pmi_frames_event event;
     while (used < len && !c->paused && c->state < PMI_CONN_ENDED) {
-        used += pmi_frames_next(&c->parts, pmi_conn_env(c), !c->client,
-                                c->in_max, data + used, len - used, &event);
+        used += pmi_frames_next(parts, pmi_conn_env(c), !c->client, c->in_max,
+                                data + used, len - used, &event);
         if (event.kind == PMI_FRAMES_MORE)
             break;
         conn_frame(c, &event);
@@ -341,6 +353,13 @@ static bool conn_tail_grow(pmi_conn *c, size_t have)
     return true;
 }
 
+/* Some of the handshake has come. */
+static void conn_secured(pmi_conn *c)
+{
+    if (pmi_tls_is_up(pmi_conn_tls(c)))
+        pmi_conn_reached(c);
+}
+
 static void conn_readable(pmi_conn *c)
 {
     size_t have = c->tail ? c->tail->len - c->tail_at : 0;
@@ -368,7 +387,9 @@ static void conn_readable(pmi_conn *c)
     long n = pmi_conn_receive(c, data + have, cap - have, &reason);
     if (n < 0)
         pmi_conn_end(c, reason);
-    if (n <= 0)
+    else if (PMI_UNLIKELY(c->state == PMI_CONN_SECURING))
+        conn_secured(c);
+    if (n <= 0 || c->state >= PMI_CONN_ENDED)
         return;
     conn_deliver(c, data, have + (size_t)n);
     pmi_conn_relieve(c);

@@ -19,6 +19,7 @@ struct pmi_listener {
     pm_loop *loop; /* borrowed */
     pmi_framing framing;
     pmi_conn_limits limits;
+    pmi_tls_realm *tls; /* a reference; NULL: plain */
     void (*accepted)(pmi_listener *listener, pmi_conn *conn, void *ctx);
     void *ctx;
     pmi_watch watch;
@@ -118,7 +119,7 @@ static void listen_ready(pmi_watch *watch, int what)
         if (err != PM_OK)
             return;
         if (pmi_conn_accept(listener->loop, fd, &peer, listener->framing,
-                            &listener->limits, &conn) != PM_OK) {
+                            &listener->limits, listener->tls, &conn) != PM_OK) {
             pmi_sock_close(fd);
             listen_rest(listener);
             return;
@@ -207,6 +208,7 @@ pm_err pmi_listen(pm_loop *loop, const pmi_listen_opts *opts,
     listener->loop = loop;
     listener->framing = opts->framing;
     listener->limits = opts->limits;
+    listener->tls = opts->tls ? pmi_tls_realm_ref(opts->tls) : NULL;
     listener->accepted = opts->accepted;
     listener->ctx = opts->ctx;
     listener->port = opts->port;
@@ -263,6 +265,8 @@ void pmi_listener_close(pmi_listener *listener)
         pmi_sock_close(fd);
     }
     listen_dismiss(listener);
+    pmi_tls_realm_unref(listener->tls);
+    listener->tls = NULL;
     pmi_loop_bury(listener->loop, &listener->answer, listen_bury);
 }
 

@@ -508,6 +508,11 @@ void pmi_sock_shutdown(int fd)
     shutdown(fd, SHUT_WR);
 }
 
+void pmi_sock_shutdown_read(int fd)
+{
+    shutdown(fd, SHUT_RD);
+}
+
 void pmi_sock_close(int fd)
 {
     if (fd >= 0)

@@ -64,6 +64,8 @@ typedef struct pmi_iov {
 #define PMI_IOV_MAX 64
 long pmi_sock_write(int fd, pmi_iov *iov, int count);
 void pmi_sock_shutdown(int fd); /* FIN: no more from us */
+/* It reads as ended from now on. */
+void pmi_sock_shutdown_read(int fd);
 void pmi_sock_close(int fd);
 void pmi_sock_set_buffers(int fd, int send_bytes,
                           int receive_bytes); /* 0: keep */

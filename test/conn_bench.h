@@ -9,10 +9,24 @@
 #define TEST_CONN_BENCH_H
 
 #include "core/conn.h"
+#include "core/tls.h"
+
+#include "test_certs.h"
 
 #include <time.h>
 
-typedef enum bench_via { VIA_TCP, VIA_WS, VIA_MEMORY } bench_via;
+typedef enum bench_via {
+    VIA_TCP,
+    VIA_WS,
+    VIA_MEMORY,
+    VIA_TLS,
+    VIA_WSS
+} bench_via;
+
+static inline bool bench_is_ws(bench_via via)
+{
+    return via == VIA_WS || via == VIA_WSS;
+}
 
 /* Where an end frees its connection. */
 typedef enum bench_free {
@@ -46,6 +60,7 @@ typedef struct bench {
     pm_loop *loop;
     pmi_listener *listener;
     bench_via via;
+    pmi_tls_realm *server_tls, *client_tls; /* NULL: plain */
     bench_end client, server;
     int accepted;
     uint64_t skew_us; /* the loop's clock is ahead of the system's */
@@ -191,6 +206,7 @@ static inline pm_err bench_listen(bench *b, const pmi_conn_limits *limits)
     opts.framing = PMI_FRAMING_SNIFF;
     opts.limits = *limits;
     opts.memory_only = b->via == VIA_MEMORY;
+    opts.tls = b->server_tls;
     opts.accepted = bench_accepted;
     opts.ctx = b;
     return pmi_listen(b->loop, &opts, &b->listener);
@@ -201,8 +217,10 @@ static inline pm_err bench_connect(bench *b, const pmi_conn_limits *limits)
     pmi_connect_opts opts = {0};
     opts.host = "127.0.0.1";
     opts.port = pmi_listener_port(b->listener);
-    opts.framing = b->via == VIA_WS ? PMI_FRAMING_WS : PMI_FRAMING_STREAM;
+    opts.framing = bench_is_ws(b->via) ? PMI_FRAMING_WS : PMI_FRAMING_STREAM;
     opts.memory = b->via == VIA_MEMORY;
+    opts.tls = b->client_tls;
+    opts.tls_name = b->client_tls ? "127.0.0.1" : NULL;
     opts.from = "client";
     opts.limits = *limits;
     return pmi_conn_connect(b->loop, &opts, &bench_events, &b->client,
@@ -221,6 +239,38 @@ static inline uint64_t bench_skewed_us(void *ctx)
     return bench_clock_us() + ((bench *)ctx)->skew_us;
 }
 
+/* Of this program: made once. */
+static inline const certs_one *bench_certs(void)
+{
+    static certs_one certs[2]; /* authority, leaf */
+    if (!certs[0].cert[0]) {
+        certs_authority(&certs[0], "bench authority");
+        certs_leaf(&certs[1], &certs[0], "bench",
+                   "dns:localhost ip4:127.0.0.1");
+        certs_free(&certs[0]);
+        certs_free(&certs[1]);
+    }
+    return certs;
+}
+
+static inline pm_err bench_realms(bench *b)
+{
+    const certs_one *certs = bench_certs();
+    pmi_tls_setup server = {.cert = certs[1].cert, .key = certs[1].key};
+    pmi_tls_setup client = {.ca = certs[0].cert, .client = true};
+    const pmi_env *env = pmi_loop_env(b->loop);
+    pm_err err = pmi_tls_realm_new(b->loop, env, &server, 64, &b->server_tls);
+    return err ? err
+               : pmi_tls_realm_new(b->loop, env, &client, 64, &b->client_tls);
+}
+
+static inline void bench_realms_end(bench *b)
+{
+    pmi_tls_realm_unref(b->server_tls);
+    pmi_tls_realm_unref(b->client_tls);
+    b->server_tls = b->client_tls = NULL;
+}
+
 static inline pm_err bench_loop(bench *b, bench_via via)
 {
     pm_loop_opts opts = pm_loop_opts_default();
@@ -229,7 +279,10 @@ static inline pm_err bench_loop(bench *b, bench_via via)
     opts.alloc = test_alloc(&b->heap);
     opts.clock_us = bench_skewed_us;
     opts.seam_ctx = b;
-    return pm_loop_new(&b->loop, &opts);
+    pm_err err = pm_loop_new(&b->loop, &opts);
+    if (err == PM_OK && b->via >= VIA_TLS)
+        err = bench_realms(b);
+    return err;
 }
 
 /* Loop, listener and a client on its way. */
@@ -249,6 +302,7 @@ static inline void bench_end_all(bench *b)
     pmi_conn_free(b->client.conn);
     pmi_conn_free(b->server.conn);
     pmi_listener_close(b->listener);
+    bench_realms_end(b);
     assert_ok(pm_loop_free(b->loop));
     free(b->client.got);
     free(b->server.got);

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/* test/test_conn.c -- one suite for three transports: TCP, WebSocket, memory.
+/* test/test_conn.c -- one suite for five transports: TCP, WebSocket, memory,
+ * and the first two through TLS.
  * What is particular to one of them is in test_conn_wire.c. */
 #include "test.h"
 
 #include "conn_bench.h"
 
 #define EACH_VIA(via)                                                          \
-    for (bench_via via = VIA_TCP; via <= VIA_MEMORY; via = (bench_via)(via + 1))
+    for (bench_via via = VIA_TCP; via <= VIA_WSS; via = (bench_via)(via + 1))
 
 static void say(bench_end *end, const char *text)
 {
@@ -467,7 +468,7 @@ static void test_reserve(void **state)
     {
         static const size_t sizes[] = {0, 1, 125, 126, 4000, 65535, 65536};
         bench b = {0};
-        size_t head = via == VIA_WS ? 0 : 4, all = 0;
+        size_t head = bench_is_ws(via) ? 0 : 4, all = 0;
         int messages = 0;
         bench_start(&b, via, NULL, NULL);
         say(&b.client, "hello");
@@ -516,7 +517,7 @@ static void test_shared_chunk(void **state)
             say(&b.client, "hello");
             BENCH_UNTIL(&b, b.server.messages == 1);
             size_t n = 4;
-            if (via == VIA_WS)
+            if (bench_is_ws(via))
                 n = pmi_ws_head_write(head, PMI_WS_BINARY, len, NULL);
             else
                 pmi_put_be32(head, len);
@@ -590,8 +591,13 @@ static void oom_round(bench *b, bench_via via)
 {
     pmi_conn_limits limits = bench_limits();
     static const uint8_t large[10000];
-    if (bench_loop(b, via) != PM_OK)
+    b->loop = NULL;
+    if (bench_loop(b, via) != PM_OK) {
+        bench_realms_end(b);
+        if (b->loop)
+            assert_ok(pm_loop_free(b->loop));
         return;
+    }
     if (bench_listen(b, &limits) == PM_OK &&
         bench_connect(b, &limits) == PM_OK) {
         b->server.echo = true;
@@ -610,6 +616,7 @@ static void oom_round(bench *b, bench_via via)
     pmi_conn_free(b->client.conn);
     pmi_conn_free(b->server.conn);
     pmi_listener_close(b->listener);
+    bench_realms_end(b);
     assert_ok(pm_loop_free(b->loop));
 }
 
@@ -621,7 +628,6 @@ static void test_no_memory(void **state)
         bench b = {0};
         TEST_EACH_FAILURE(&b.heap)
         {
-            b.loop = NULL;
             b.listener = NULL;
             b.client = (bench_end){.got = b.client.got};
             b.server = (bench_end){.got = b.server.got};
@@ -633,28 +639,31 @@ static void test_no_memory(void **state)
     }
 }
 
-/* An idle connection owns no buffer: two thousand of them, all used once. */
+/* An idle connection owns no buffer, a busy one does not allocate. */
 static void test_idle_is_small(void **state)
 {
-    bench b = {0};
     (void)state;
-    bench_start(&b, VIA_TCP, NULL, NULL);
-    b.server.echo = true;
-    say(&b.client, "hello");
-    BENCH_UNTIL(&b, b.client.messages == 1);
-    bench_turns(&b, 3);
-    size_t blocks = b.heap.live_blocks;
-    say(&b.client, "hello");
-    BENCH_UNTIL(&b, b.client.messages == 2);
-    bench_turns(&b, 3);
-    assert_int_equal(b.heap.live_blocks, blocks);
-    size_t calls = b.heap.calls;
-    for (int i = 3; i < 100; i++) {
+    EACH_VIA(via)
+    {
+        bench b = {0};
+        bench_start(&b, via, NULL, NULL);
+        b.server.echo = true;
         say(&b.client, "hello");
-        BENCH_UNTIL(&b, b.client.messages == i);
+        BENCH_UNTIL(&b, b.client.messages == 1);
+        bench_turns(&b, 3);
+        size_t blocks = b.heap.live_blocks;
+        say(&b.client, "hello");
+        BENCH_UNTIL(&b, b.client.messages == 2);
+        bench_turns(&b, 3);
+        assert_int_equal(b.heap.live_blocks, blocks);
+        size_t calls = b.heap.calls;
+        for (int i = 3; i < 100; i++) {
+            say(&b.client, "hello");
+            BENCH_UNTIL(&b, b.client.messages == i);
+        }
+        assert_int_equal(b.heap.calls, calls); /* nothing is allocated */
+        bench_end_all(&b);
     }
-    assert_int_equal(b.heap.calls, calls); /* nothing is allocated */
-    bench_end_all(&b);
 }
 
 static const struct CMUnitTest tests[] = {

@@ -284,14 +284,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     pmi_cursor in = pmi_cursor_of(data, size);
     fuzz f = {.options = pmi_cursor_byte(&in)};
     uint8_t fail = pmi_cursor_byte(&in);
-    pm_err err;
-    if (in.bad)
+    if (in.bad ||
+        fuzz_world_open(&f.world, !(f.options & FUZZ_WS), f.options) != PM_OK)
         return 0;
-    fuzz_world_open(&f.world, !(f.options & FUZZ_WS), f.options);
     fuzz_world_fail(&f.world, fail);
-    err = fuzz_start(&f);
-    FUZZ_CHECK(err == PM_OK || fail);
-    if (err == PM_OK) {
+    if (fuzz_start(&f) == PM_OK) {
         for (int i = 0; i < 4; i++)
             fuzz_turns(&f, 0);
         for (int i = 0; i < PIECES_MAX && pmi_cursor_left(&in); i++)

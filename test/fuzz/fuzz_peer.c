@@ -584,12 +584,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         f.links[i].of = &f;
         f.links[i].out = i == LINK_OUT;
     }
-    if (in.bad)
+    if (in.bad || fuzz_world_open(&f.world, true, f.options) != PM_OK)
         return 0;
-    fuzz_world_open(&f.world, true, f.options);
-    FUZZ_CHECK(fuzz_listen(&f) == PM_OK && fuzz_start(&f) == PM_OK);
-    fuzz_world_fail(&f.world, fail);
-    fuzz_play(&f, &in);
+    if (fuzz_listen(&f) == PM_OK && fuzz_start(&f) == PM_OK) {
+        fuzz_world_fail(&f.world, fail);
+        fuzz_play(&f, &in);
+    }
     f.world.fail_at = 0;
     pm_app_free(f.app);
     FUZZ_CHECK(f.asked == f.told);
