@@ -8,6 +8,7 @@
  *
  * Start at pm_app_new, app_open and app_close. */
 #include "pomelo_call_internal.h"
+#include "pomelo_opts_internal.h"
 #include "pomelo_channel_internal.h"
 #include "pomelo_connector_internal.h"
 #include "pomelo_count_internal.h"
@@ -127,6 +128,12 @@ const pm_rpc_opts_app *pmi_app_rpc_opts(const pm_app *app)
     return &app->rpc_opts;
 }
 
+void pmi_app_certs(pm_app *app, pm_tls_opts **clients, pm_tls_opts **servers)
+{
+    *clients = &app->connector_opts.tls;
+    *servers = &app->rpc_opts.tls;
+}
+
 const pm_master_opts *pmi_app_master_opts(const pm_app *app)
 {
     return &app->master_opts;
@@ -192,6 +199,7 @@ static void app_default_limits(pm_limits *l)
     l->connections = app_or(l->connections, room);
     l->signatures_per_s = app_or(l->signatures_per_s, 50);
     l->addresses = app_or(l->addresses, 4096);
+    l->tls_handshakes = app_or(l->tls_handshakes, 512);
 }
 
 static char *app_copy(pm_app *app, const char *text, pm_err *err)
@@ -222,70 +230,6 @@ static void app_free_list(pm_app *app, const char *const *list, size_t count)
     pmi_free(&app->env, (void *)(uintptr_t)list);
 }
 
-/* Filled as far as it came when memory ends: what is there is freed. */
-static pm_err app_copy_admin(pm_app *app, const pm_master_opts *from)
-{
-    pm_master_opts *to = &app->master_opts;
-    pm_admin_token *tokens =
-        pmi_zalloc(&app->env, from->tokens_count * sizeof *tokens);
-    pm_admin_user *users =
-        pmi_zalloc(&app->env, from->users_count * sizeof *users);
-    pm_err err = tokens && users ? PM_OK : PM_ENOMEM;
-    to->tokens = tokens;
-    to->users = users;
-    to->tokens_count = tokens ? from->tokens_count : 0;
-    to->users_count = users ? from->users_count : 0;
-    for (size_t i = 0; i < to->tokens_count; i++) {
-        tokens[i].type = app_copy(app, from->tokens[i].type, &err);
-        tokens[i].token = app_copy(app, from->tokens[i].token, &err);
-        if (!from->tokens[i].type || !from->tokens[i].token)
-            err = PM_EINVAL;
-    }
-    for (size_t i = 0; i < to->users_count; i++) {
-        users[i].username = app_copy(app, from->users[i].username, &err);
-        users[i].password = app_copy(app, from->users[i].password, &err);
-        users[i].level = from->users[i].level;
-        if (!from->users[i].username || !from->users[i].password)
-            err = PM_EINVAL;
-    }
-    return err;
-}
-
-static pm_err app_copy_master(pm_app *app, const pm_master_opts *from)
-{
-    pm_master_opts *to = &app->master_opts;
-    pm_err err = PM_OK;
-    *to = *from;
-    to->tokens = NULL;
-    to->users = NULL;
-    to->reconnect_ms_max = app_or(to->reconnect_ms_max, 3000);
-    to->grace_ms = app_or(to->grace_ms, 1000);
-    to->request_ms = app_or(to->request_ms, 10000);
-    to->message_bytes = app_or(to->message_bytes, 1024 * 1024);
-    to->host = app_copy(app, from->host, &err);
-    to->token = app_copy(app, from->token, &err);
-    to->start = app_copy(app, from->start, &err);
-    return err ? err : app_copy_admin(app, from);
-}
-
-static void app_free_master(pm_app *app)
-{
-    pm_master_opts *opts = &app->master_opts;
-    for (size_t i = 0; opts->tokens && i < opts->tokens_count; i++) {
-        pmi_free(&app->env, (void *)(uintptr_t)opts->tokens[i].type);
-        pmi_free(&app->env, (void *)(uintptr_t)opts->tokens[i].token);
-    }
-    for (size_t i = 0; opts->users && i < opts->users_count; i++) {
-        pmi_free(&app->env, (void *)(uintptr_t)opts->users[i].username);
-        pmi_free(&app->env, (void *)(uintptr_t)opts->users[i].password);
-    }
-    pmi_free(&app->env, (void *)(uintptr_t)opts->tokens);
-    pmi_free(&app->env, (void *)(uintptr_t)opts->users);
-    pmi_free(&app->env, (void *)(uintptr_t)opts->host);
-    pmi_free(&app->env, (void *)(uintptr_t)opts->token);
-    pmi_free(&app->env, (void *)(uintptr_t)opts->start);
-}
-
 static pm_err app_copy_opts(pm_app *app, const pm_app_opts *opts)
 {
     pm_connector_opts *c = &app->connector_opts;
@@ -304,6 +248,8 @@ static pm_err app_copy_opts(pm_app *app, const pm_app_opts *opts)
     app->rpc_opts.reconnect_ms_max =
         app_or(app->rpc_opts.reconnect_ms_max, 2000);
     app->rpc_opts.silent_ms = app_or(app->rpc_opts.silent_ms, 10000);
+    pmi_certs_copy(&app->env, &c->tls, &err);
+    pmi_certs_copy(&app->env, &app->rpc_opts.tls, &err);
     c->server_protos = app_copy(app, c->server_protos, &err);
     c->client_protos = app_copy(app, c->client_protos, &err);
     c->dictionary =
@@ -314,7 +260,9 @@ static pm_err app_copy_opts(pm_app *app, const pm_app_opts *opts)
     app->env_name = app_copy(app, opts->env ? opts->env : "development", &err);
     app->client_bind = app_copy(app, opts->client_bind, &err);
     app->rpc_bind = app_copy(app, opts->rpc_bind, &err);
-    return err ? err : app_copy_master(app, &opts->master);
+    return err ? err
+               : pmi_master_opts_copy(&app->env, &app->master_opts,
+                                      &opts->master);
 }
 
 static void app_free_opts(pm_app *app)
@@ -325,11 +273,13 @@ static void app_free_opts(pm_app *app)
     app_free_list(app, c->dictionary, c->dictionary_count);
     app_free_list(app, c->blocked, c->blocked_count);
     app_free_list(app, c->proxies, c->proxies_count);
+    pmi_certs_free(&app->env, &c->tls);
+    pmi_certs_free(&app->env, &app->rpc_opts.tls);
     pmi_free(&app->env, app->secret);
     pmi_free(&app->env, app->env_name);
     pmi_free(&app->env, app->client_bind);
     pmi_free(&app->env, app->rpc_bind);
-    app_free_master(app);
+    pmi_master_opts_free(&app->env, &app->master_opts);
 }
 
 /* ---- New and free ------------------------------------------------------ */

@@ -24,6 +24,8 @@ const pm_limits *pmi_app_limits(const pm_app *app);
 const pm_connector_opts *pmi_app_connector_opts(const pm_app *app);
 const pm_rpc_opts_app *pmi_app_rpc_opts(const pm_app *app);
 const pm_master_opts *pmi_app_master_opts(const pm_app *app);
+/* The certificates that the app was given last: pomelo_opts changes them. */
+void pmi_app_certs(pm_app *app, pm_tls_opts **clients, pm_tls_opts **servers);
 const char *pmi_app_client_bind(const pm_app *app); /* may be NULL */
 const char *pmi_app_rpc_bind(const pm_app *app);
 

@@ -20,6 +20,7 @@
 #include "pomelo_client_internal.h"
 
 #include "core/conn.h"
+#include "core/tls.h"
 
 #include <cjson/cJSON.h>
 
@@ -61,7 +62,8 @@ struct pm_client {
     pm_loop *loop; /* borrowed */
     const pmi_env *env;
     pm_client_opts opts;
-    char *host;                    /* owned */
+    char *host, *name;             /* owned; name: of the certificate */
+    pmi_tls_realm *tls;            /* a reference; NULL: plain */
     pmi_buf hello_head, hello_end; /* of the handshake: what never changes */
     pmi_client_lore lore;
     pmi_client_resume resume;
@@ -754,6 +756,8 @@ static pm_err client_connect(pm_client *client)
                        : PMI_FRAMING_STREAM;
     opts.memory = client->opts.transport == PM_TRANSPORT_MEMORY;
     opts.from = "client";
+    opts.tls = client->tls;
+    opts.tls_name = client->name;
     opts.limits.in_max = PMI_PACKAGE_HEAD + PMI_PACKAGE_BODY_MAX;
     opts.limits.out_max = CLIENT_OUT_MAX;
     pm_err err = pmi_conn_connect(client->loop, &opts, &client_events, client,
@@ -829,8 +833,29 @@ static void client_fini(pm_client *client)
     pmi_map_fini(&client->pending);
     pmi_buf_fini(&client->hello_head);
     pmi_buf_fini(&client->hello_end);
+    pmi_tls_realm_unref(client->tls);
+    pmi_free(env, client->name);
     pmi_free(env, client->host);
     pmi_free(env, client);
+}
+
+static pm_err client_secure(pm_client *client)
+{
+    const pm_client_tls *tls = &client->opts.tls;
+    pmi_tls_setup setup = {.cert = tls->cert,
+                           .key = tls->key,
+                           .ca = tls->ca,
+                           .client = true,
+                           .insecure = tls->insecure,
+                           .tickets = true};
+    if (!tls->on || client->opts.transport == PM_TRANSPORT_MEMORY)
+        return PM_OK;
+    client->name =
+        pmi_strdup(client->env, tls->name ? tls->name : client->host);
+    if (!client->name)
+        return PM_ENOMEM;
+    return pmi_tls_realm_new(client->loop, client->env, &setup, UINT32_MAX,
+                             &client->tls);
 }
 
 static pm_err client_start(pm_client *client)
@@ -839,10 +864,13 @@ static pm_err client_start(pm_client *client)
     if (!client->host)
         return PM_ENOMEM;
     pm_err err = client_prepare_hello(client);
+    if (err == PM_OK)
+        err = client_secure(client);
     /* Their owners may go now; what was made of them stays. */
     client->opts.host = client->host;
     client->opts.type = client->opts.version = NULL;
     client->opts.user = NULL;
+    client->opts.tls = (pm_client_tls){0};
     return err == PM_OK ? client_connect(client) : err;
 }
 

@@ -21,7 +21,8 @@ struct pmi_connector {
     uint32_t count;
     pmi_gatherer gatherer;
     pmi_meters meters;
-    pmi_admit *admit; /* owned */
+    pmi_admit *admit;   /* owned */
+    pmi_tls_realm *tls; /* a reference; NULL: plain */
     uint64_t closed[PM_CLOSE_COUNT];
     uint64_t dropped[PMI_DROP_COUNT]; /* pushes, by their terms */
     uint64_t drained;                 /* slow sessions that have caught up */
@@ -92,6 +93,38 @@ static void connector_listen(pmi_downlink *down)
 
 /* ---- Life -------------------------------------------------------------- */
 
+static pmi_tls_setup connector_tls_setup(const pm_tls_opts *tls)
+{
+    pmi_tls_setup setup = {.cert = tls->cert,
+                           .key = tls->key,
+                           .ca = tls->ca,
+                           .request_cert = tls->request_cert,
+                           .tickets = true};
+    return setup;
+}
+
+static pm_err connector_secure(pmi_connector *connector)
+{
+    const pm_tls_opts *tls = &pmi_app_connector_opts(connector->app)->tls;
+    pmi_tls_setup setup = connector_tls_setup(tls);
+    if (!pm_app_server(connector->app)->frontend || (!tls->cert && !tls->key))
+        return PM_OK;
+    return pmi_tls_realm_new(
+        pm_app_loop(connector->app), connector->env, &setup,
+        pmi_app_limits(connector->app)->tls_handshakes, &connector->tls);
+}
+
+pm_err pmi_connector_renew(pmi_connector *connector, const pm_tls_opts *tls)
+{
+    pmi_tls_setup setup = connector_tls_setup(tls);
+    return connector->tls ? pmi_tls_realm_renew(connector->tls, &setup) : PM_OK;
+}
+
+const pmi_tls_counts *pmi_connector_tls(const pmi_connector *connector)
+{
+    return connector->tls ? pmi_tls_realm_counts(connector->tls) : NULL;
+}
+
 pm_err pmi_connector_new(pm_app *app, pmi_connector **out)
 {
     const pmi_env *env = pmi_app_env(app);
@@ -107,7 +140,8 @@ pm_err pmi_connector_new(pm_app *app, pmi_connector **out)
     connector->push_keys[0] = pmi_loop_random_u64(pm_app_loop(app));
     connector->push_keys[1] = pmi_loop_random_u64(pm_app_loop(app));
     *out = connector;
-    return pmi_admit_new(app, &connector->admit);
+    pm_err err = pmi_admit_new(app, &connector->admit);
+    return err ? err : connector_secure(connector);
 }
 
 pmi_gatherer *pmi_connector_gatherer(pm_app *app)
@@ -796,6 +830,7 @@ pm_err pmi_connector_start(pmi_connector *connector)
     opts.limits.open_ms = limits->handshake_ms;
     opts.limits.send_buffer =
         pmi_app_connector_opts(connector->app)->send_buffer_bytes;
+    opts.tls = connector->tls;
     opts.accepted = connector_accepted;
     opts.ctx = connector;
     return pmi_listen(pm_app_loop(connector->app), &opts, &connector->listener);
@@ -841,5 +876,6 @@ void pmi_connector_free(pmi_connector *connector)
         return;
     pmi_connector_close(connector);
     pmi_admit_free(connector->admit);
+    pmi_tls_realm_unref(connector->tls);
     pmi_free(connector->env, connector);
 }

@@ -8,6 +8,7 @@
 #define PMI_CONNECTOR_INTERNAL_H
 
 #include "core/conn.h"
+#include "core/tls.h"
 #include "pomelo_handler_internal.h"
 
 typedef struct pmi_connector pmi_connector;
@@ -19,6 +20,11 @@ uint16_t pmi_connector_port(const pmi_connector *connector);
 void pmi_connector_drain(pmi_connector *connector);
 /* Kicks everybody ("server stop") and closes. */
 void pmi_connector_kick_all(pmi_connector *connector, const char *reason);
+/* Another certificate for handshakes that begin from now on. PM_ECONFIG,
+ * PM_ENOMEM */
+pm_err pmi_connector_renew(pmi_connector *connector, const pm_tls_opts *tls);
+/* Of the client port; NULL: it is plain. */
+const pmi_tls_counts *pmi_connector_tls(const pmi_connector *connector);
 /* Ends all connections at once. */
 void pmi_connector_close(pmi_connector *connector);
 void pmi_connector_free(pmi_connector *connector);

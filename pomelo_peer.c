@@ -21,13 +21,79 @@
 
 static void peer_dial_now(pmi_peer *peer);
 
-void pmi_peers_init(pmi_peers *peers, pm_app *app, const pmi_peer_ops *ops)
+/* ---- Certificates ------------------------------------------------------ */
+
+static pm_err peers_complete(const pmi_peers *peers, const pm_tls_opts *tls)
+{
+    if (tls->cert && tls->key && tls->ca)
+        return PM_OK;
+    PMI_LOG(peers->env, PM_LOG_ERROR, "rpc",
+            "rpc.tls: expected all of cert, key and ca");
+    return PM_ECONFIG;
+}
+
+static pmi_tls_setup peers_setup(const pm_tls_opts *tls, bool client)
+{
+    pmi_tls_setup setup = {.cert = tls->cert,
+                           .key = tls->key,
+                           .ca = tls->ca,
+                           .client = client,
+                           .request_cert = !client};
+    return setup;
+}
+
+static pm_err peers_secure(pmi_peers *peers)
+{
+    const pm_tls_opts *tls = &pmi_app_rpc_opts(peers->app)->tls;
+    pm_loop *loop = pm_app_loop(peers->app);
+    pmi_tls_setup server = peers_setup(tls, false);
+    pmi_tls_setup client = peers_setup(tls, true);
+    if (!tls->cert && !tls->key && !tls->ca)
+        return PM_OK;
+    pm_err err = peers_complete(peers, tls);
+    if (err == PM_OK)
+        err = pmi_tls_realm_new(loop, peers->env, &server, PEER_UNPROVEN_MAX,
+                                &peers->server_tls);
+    if (err == PM_OK)
+        err = pmi_tls_realm_new(loop, peers->env, &client, UINT32_MAX,
+                                &peers->client_tls);
+    return err;
+}
+
+pm_err pmi_peers_renew(pmi_peers *peers, const pm_tls_opts *tls)
+{
+    pmi_tls_setup server = peers_setup(tls, false);
+    pmi_tls_setup client = peers_setup(tls, true);
+    pm_err err = peers_complete(peers, tls);
+    if (err == PM_OK)
+        err = pmi_tls_realm_renew(peers->server_tls, &server);
+    return err ? err : pmi_tls_realm_renew(peers->client_tls, &client);
+}
+
+pm_err pmi_peers_init(pmi_peers *peers, pm_app *app, const pmi_peer_ops *ops)
 {
     peers->app = app;
     peers->env = pmi_app_env(app);
     peers->ops = ops;
     pmi_list_init(&peers->dialled);
     pmi_list_init(&peers->accepted);
+    return peers_secure(peers);
+}
+
+void pmi_peers_fini(pmi_peers *peers)
+{
+    pmi_tls_realm_unref(peers->server_tls);
+    pmi_tls_realm_unref(peers->client_tls);
+}
+
+/* Is it made out to this server? What comes through memory needs no proof. */
+static bool peer_certified(const pmi_peer *peer, const char *id)
+{
+    if (!pmi_conn_is_tls(peer->conn) || pmi_conn_peer_is(peer->conn, id))
+        return true;
+    PMI_LOG(peer->owner->env, PM_LOG_WARN, "rpc",
+            "%s: its certificate does not name it", id);
+    return false;
 }
 
 static bool peer_is_dialled(const pmi_peer *peer)
@@ -356,6 +422,8 @@ static pm_close_reason peer_asked_hello(pmi_peer *peer, const pmi_frame *frame)
     peer->id = pmi_strndup(peer->owner->env, frame->from.data, frame->from.len);
     if (!peer->id)
         return PM_CLOSE_MEMORY;
+    if (!peer_certified(peer, peer->id))
+        return PM_CLOSE_AUTH;
     proof = peer_proof(peer, pm_text(peer->id));
     pmi_proof_make(&proof, false, mac);
     if (peer_hello(peer, peer->id, mac))
@@ -509,7 +577,11 @@ static void peer_open(pmi_conn *conn, void *ctx)
 {
     pmi_peer *peer = ctx;
     (void)conn;
-    if (peer_is_dialled(peer) && peer_hello(peer, peer->server->pub.id, NULL))
+    if (!peer_is_dialled(peer))
+        return;
+    if (!peer_certified(peer, peer->server->pub.id))
+        peer_close(peer, PM_CLOSE_AUTH);
+    else if (peer_hello(peer, peer->server->pub.id, NULL))
         peer_close(peer, PM_CLOSE_MEMORY);
 }
 
@@ -561,6 +633,7 @@ static void peer_dial_now(pmi_peer *peer)
                              .framing = PMI_FRAMING_STREAM,
                              .memory = true,
                              .from = pm_app_server(peers->app)->id,
+                             .tls = peers->client_tls,
                              .limits = peer_limits(peers)};
     pmi_loop_random(loop, peer->nonce, sizeof peer->nonce);
     if (peer->state == PMI_PEER_DOWN && peer->tries)
@@ -736,8 +809,8 @@ static const char *peers_bind(const pmi_peers *peers)
     return bind ? bind : pm_app_server(peers->app)->host;
 }
 
-/* Off loopback a link must be proven by a secret, and the bytes protected or
- * the lack of it agreed to. */
+/* Off loopback a link must be proven, by certificates or by a secret, and the
+ * bytes protected or the lack of it agreed to. */
 static pm_err peers_check_open(const pmi_peers *peers)
 {
     const pm_rpc_opts_app *opts = pmi_app_rpc_opts(peers->app);
@@ -746,12 +819,12 @@ static pm_err peers_check_open(const pmi_peers *peers)
     if (pmi_loop_memory_only(pm_app_loop(peers->app)) ||
         (pmi_addr_parse(&addr, host, 0) && pmi_addr_is_loopback(&addr)))
         return PM_OK;
-    if (opts->secret && opts->insecure_plain)
+    if (peers->server_tls || (opts->secret && opts->insecure_plain))
         return PM_OK;
     PMI_LOG(peers->env, PM_LOG_ERROR, "rpc",
             "the RPC port on %s is reachable from other machines: %s", host,
             opts->secret ? "a secret without TLS needs rpc.insecure_plain"
-                         : "it needs rpc.secret");
+                         : "it needs rpc.tls or rpc.secret");
     return PM_ECONFIG;
 }
 
@@ -771,6 +844,7 @@ pm_err pmi_peers_start(pmi_peers *peers)
     opts.port = self->port;
     opts.framing = PMI_FRAMING_STREAM;
     opts.limits = peer_limits(peers);
+    opts.tls = peers->server_tls;
     opts.accepted = peer_accepted;
     opts.ctx = peers;
     return pmi_listen(pm_app_loop(peers->app), &opts, &peers->listener);

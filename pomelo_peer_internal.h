@@ -13,6 +13,7 @@
 #define PMI_PEER_INTERNAL_H
 
 #include "core/conn.h"
+#include "core/tls.h"
 #include "pomelo_cluster_internal.h"
 #include "pomelo_frame_internal.h"
 
@@ -65,6 +66,7 @@ typedef struct pmi_peers {
     const pmi_env *env;
     const pmi_peer_ops *ops;
     pmi_listener *listener;
+    pmi_tls_realm *server_tls, *client_tls; /* references; NULL: plain */
     pmi_link dialled, accepted;
     uint32_t unproven; /* accepted ones */
     uint64_t incarnation;
@@ -75,7 +77,12 @@ typedef struct pmi_peers {
     bool closed;
 } pmi_peers;
 
-void pmi_peers_init(pmi_peers *peers, pm_app *app, const pmi_peer_ops *ops);
+/* PM_ECONFIG a certificate is wrong; PM_ENOMEM. To be ended by pmi_peers_fini
+ * in any case. */
+pm_err pmi_peers_init(pmi_peers *peers, pm_app *app, const pmi_peer_ops *ops);
+void pmi_peers_fini(pmi_peers *peers);
+/* Other certificates for links that begin from now on. */
+pm_err pmi_peers_renew(pmi_peers *peers, const pm_tls_opts *tls);
 /* Listens when the server has a port. */
 pm_err pmi_peers_start(pmi_peers *peers);
 /* Accepts no more links, and tells the others to make no new calls. What they

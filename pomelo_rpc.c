@@ -647,11 +647,10 @@ pm_err pmi_rpc_new(pm_app *app, pmi_rpc **out)
     pmi_list_init(&rpc->loose);
     pmi_asked_init(&rpc->asked, app);
     rpc->asked.answer_self = rpc_answer_self;
-    pmi_peers_init(&rpc->peers, app, &rpc_peer_ops);
     pmi_cluster_watch(pmi_app_cluster(app), rpc_server_added,
                       rpc_server_removed);
     *out = rpc;
-    return PM_OK;
+    return pmi_peers_init(&rpc->peers, app, &rpc_peer_ops);
 }
 
 void pmi_rpc_serve(pmi_rpc *rpc, pmi_op op,
@@ -668,6 +667,11 @@ pmi_asked *pmi_rpc_asked(pmi_rpc *rpc)
 const pmi_peers *pmi_rpc_peers(const pmi_rpc *rpc)
 {
     return &rpc->peers;
+}
+
+pm_err pmi_rpc_renew(pmi_rpc *rpc, const pm_tls_opts *tls)
+{
+    return pmi_peers_renew(&rpc->peers, tls);
 }
 
 pm_err pmi_rpc_start(pmi_rpc *rpc)
@@ -739,6 +743,7 @@ void pmi_rpc_free(pmi_rpc *rpc)
         pmi_free(rpc->env, call);
     }
     pmi_asked_fini(&rpc->asked);
+    pmi_peers_fini(&rpc->peers);
     pmi_free(rpc->env, rpc->spare_choice);
     pmi_free(rpc->env, rpc->slots);
     pmi_free(rpc->env, rpc);

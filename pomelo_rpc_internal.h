@@ -80,6 +80,8 @@ pm_err pmi_rpc_new(pm_app *app, pmi_rpc **out);
 /* Listens on the server's port (when it has one) and links to all the others.
  * PM_ECONFIG a host off loopback without secret and TLS; PM_EADDR; ... */
 pm_err pmi_rpc_start(pmi_rpc *rpc);
+/* Other certificates for links that begin from now on. PM_ECONFIG, PM_ENOMEM */
+pm_err pmi_rpc_renew(pmi_rpc *rpc, const pm_tls_opts *tls);
 /* Draining: tells the peers that no new call should be sent here. */
 void pmi_rpc_drain(pmi_rpc *rpc);
 /* They have heard it, and what they had sent before is here. */

@@ -127,6 +127,18 @@ static void stats_closed(stats_walk *walk)
                   usual, PMI_COUNT(usual));
 }
 
+static void stats_tls(stats_walk *walk)
+{
+    const pmi_tls_counts *counts =
+        pmi_connector_tls(pmi_app_connector(walk->app));
+    if (!counts)
+        return;
+    stats_value(walk, "result", "done", counts->done);
+    stats_value(walk, "result", "resumed", counts->resumed);
+    stats_value(walk, "result", "failed", counts->failed);
+    stats_value(walk, "result", "refused", counts->refused);
+}
+
 static void stats_requests_busy(stats_walk *walk)
 {
     stats_one(walk, pmi_requests_busy(pmi_app_requests(walk->app)));
@@ -336,6 +348,10 @@ static const stats_family stats_families[] = {
      stats_bound},
     {PM_STAT_COUNTER, true, "pomelo_connections_closed_total",
      "Connections of clients by the reason of their end.", stats_closed},
+    {PM_STAT_COUNTER, true, "pomelo_tls_handshakes_total",
+     "On a client port of TLS: done, of these resumed by a ticket, failed, "
+     "refused because too many were under way.",
+     stats_tls},
     {PM_STAT_GAUGE, true, "pomelo_requests_in_flight",
      "Requests that are not answered yet.", stats_requests_busy},
     {PM_STAT_TIME, true, "pomelo_request_seconds",

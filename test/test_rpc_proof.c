@@ -563,7 +563,7 @@ static void test_open_to_other_machines(void **state)
 {
     static const pm_server alone = {
         .id = "a-1", .type = "a", .host = "0.0.0.0", .port = 1};
-    static const char *const sentences[] = {"it needs rpc.secret",
+    static const char *const sentences[] = {"it needs rpc.tls or rpc.secret",
                                             "needs rpc.insecure_plain"};
     (void)state;
     for (int i = 0; i < 2; i++) {
