@@ -50,6 +50,12 @@ static void test_rpc(void **state)
     run("rpc");
 }
 
+static void test_tls(void **state)
+{
+    (void)state;
+    run("tls");
+}
+
 static void test_typed(void **state)
 {
     (void)state;
@@ -58,7 +64,7 @@ static void test_typed(void **state)
 
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_embed_loop), cmocka_unit_test(test_filter),
-    cmocka_unit_test(test_game_tick), cmocka_unit_test(test_rpc),
-    cmocka_unit_test(test_typed)};
+    cmocka_unit_test(test_game_tick),  cmocka_unit_test(test_rpc),
+    cmocka_unit_test(test_tls),        cmocka_unit_test(test_typed)};
 
 TEST_MAIN(tests)

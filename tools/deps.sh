@@ -93,6 +93,7 @@ look_ci() {
     have clang-format || need clang-format
     have node || need nodejs
     have npm || need npm
+    have openssl || need openssl
     have chromium || have chromium-browser || have google-chrome || need chromium
     have promtool || [ -x "$promtool" ] || look_promtool
 }

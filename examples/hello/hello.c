@@ -11,6 +11,7 @@
 
 typedef struct hello {
     const char *host, *web_root;
+    const char *tls_cert, *tls_key;
     uint16_t port, web_port;
     page page;
 } hello;
@@ -47,7 +48,8 @@ static pm_err hello_configure(pm_app *app, void *ctx)
     return err ? err : pm_app_component(app, &part, ctx);
 }
 
-/* The page looks at port 3010 unless its address says otherwise. */
+/* The page looks at port 3010, without TLS, unless its address says otherwise.
+ */
 static void hello_started(pm_loop *loop, pm_app *const *apps, size_t count,
                           void *ctx)
 {
@@ -58,8 +60,8 @@ static void hello_started(pm_loop *loop, pm_app *const *apps, size_t count,
     printf("open http://%s:%u",
            strcmp(self->host, "127.0.0.1") ? self->host : "localhost",
            (unsigned)page_port(&self->page));
-    if (port != 3010)
-        printf("/?port=%u", port);
+    if (port != 3010 || self->tls_cert)
+        printf("/?port=%u%s", port, self->tls_cert ? "&secure=1" : "");
     printf("\n");
     fflush(stdout);
 }
@@ -71,6 +73,7 @@ static void hello_help(void)
     puts("usage: hello [options]\n"
          "  --port N        port of the game server (3010; 0: any)\n"
          "  --web-port N    port of the page (3001; 0: any)\n"
+         "  --tls-cert FILE, --tls-key FILE  PEM: the game server speaks wss\n"
          "  --host ADDRESS  where both listen (127.0.0.1)\n"
          "  --web-root DIR  the page's folder (examples/hello/web)\n"
          "  --help          this text");
@@ -91,6 +94,8 @@ static int hello_options(hello *self, int argc, char **argv)
         {"port", required_argument, NULL, 'p'},
         {"web-port", required_argument, NULL, 'w'},
         {"host", required_argument, NULL, 'a'},
+        {"tls-cert", required_argument, NULL, 'c'},
+        {"tls-key", required_argument, NULL, 'k'},
         {"web-root", required_argument, NULL, 'r'},
         {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0}};
@@ -106,6 +111,12 @@ static int hello_options(hello *self, int argc, char **argv)
             break;
         case 'a':
             self->host = optarg;
+            break;
+        case 'c':
+            self->tls_cert = optarg;
+            break;
+        case 'k':
+            self->tls_key = optarg;
             break;
         case 'r':
             self->web_root = optarg;
@@ -141,6 +152,8 @@ int main(int argc, char **argv)
     app.connector.heartbeat_s = 3;
     app.connector.use_dict = true;
     app.client_bind = self.host;
+    app.connector.tls.cert = self.tls_cert;
+    app.connector.tls.key = self.tls_key;
     run.servers = &server;
     run.servers_count = 1;
     run.app = &app;

@@ -5,7 +5,7 @@
 
 const harness = require('./harness');
 
-const FILES = ['client', 'hello', 'template', 'chat'];
+const FILES = ['client', 'hello', 'tls', 'template', 'chat'];
 
 async function main() {
     const chosen = process.argv.slice(2);

@@ -2,15 +2,18 @@
 /* hello.js -- the hello page: one button, one request, every byte shown.
  *
  * The game server is looked for at port 3010 of the host that served this
- * page; `?port=` in the address names another. The page connects when it is
- * opened and again, with growing pauses, when the connection is lost.
+ * page; `?port=` in the address names another, `&secure=1` asks for wss. The
+ * page connects when it is opened and again, with growing pauses, when the
+ * connection is lost.
  * Start reading at test() and onWire(). */
 (function () {
 'use strict';
 
 const ROUTE = 'connector.entryHandler.entry';
 const HOST = location.hostname || '127.0.0.1';
-const PORT = Number(new URLSearchParams(location.search).get('port')) || 3010;
+const QUERY = new URLSearchParams(location.search);
+const PORT = Number(QUERY.get('port')) || 3010;
+const SECURE = QUERY.has('secure') || undefined;
 const PINGS_MAX = 60;
 const ROWS_MAX = 300;
 const REPEAT_MS = 500;
@@ -54,7 +57,8 @@ function connect() {
     clearTimeout(retryTimer);
     if (!connecting) {
         showState('connecting', 'connecting to port ' + PORT);
-        connecting = client.init({ host: HOST, port: PORT }).then(() => {
+        connecting = client.init(
+            { host: HOST, port: PORT, secure: SECURE }).then(() => {
             connecting = null;
             retryMs = 500;
             showState('working', 'connected :' + PORT);
