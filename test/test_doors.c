@@ -203,7 +203,7 @@ static void test_off_loopback(void **state)
         .id = "chat-1", .type = "chat", .host = "0.0.0.0", .port = 4060};
     static const struct {
         const char *secret, *part;
-    } cases[] = {{NULL, "it needs rpc.secret"},
+    } cases[] = {{NULL, "it needs rpc.tls or rpc.secret"},
                  {"s", "needs rpc.insecure_plain"}};
     (void)state;
     for (size_t i = 0; i < 2; i++) {
