@@ -423,7 +423,10 @@ static void queue_shorten(pmi_queue *queue, pmi_segment_pool *pool, size_t n)
     }
     if (seg->booked)
         queue_unbook(queue, seg);
-    seg->rank = PMI_RANK_KEPT;
+    if (seg->rank) {
+        seg->rank = PMI_RANK_KEPT;
+        seg->key = 0;
+    }
     seg->offset += (uint32_t)n;
     seg->len -= (uint32_t)n;
     seg->begun = true;
@@ -439,12 +442,18 @@ void pmi_queue_sent(pmi_queue *queue, pmi_segment_pool *pool, size_t n)
     }
 }
 
+/* With a rank it has a key where a time would be, and is on no pipe. */
+static bool queue_is_due(const pmi_segment *seg, uint64_t now_us)
+{
+    return seg->rank || seg->due_us <= now_us;
+}
+
 size_t pmi_queue_take(pmi_queue *queue, pmi_segment_pool *pool, void *out,
                       size_t max, uint64_t now_us)
 {
     uint8_t *at = out;
     size_t done = 0;
-    while (done < max && queue->first && queue->first->due_us <= now_us) {
+    while (done < max && queue->first && queue_is_due(queue->first, now_us)) {
         pmi_segment *seg = queue->first;
         size_t part = pmi_min(max - done, seg->len);
         memcpy(at + done, seg->chunk->data + seg->offset, part);
