@@ -4,7 +4,7 @@
  * or lie still for a moment; connector-1 and chat-1 live through it all, and so
  * does this process with its clients: what they hold is looked at. Pools keep
  * what was once needed at a time; so that this is known from the beginning, it
- * begins with a crush: nobody pauses, and the two lie still again and again
+ * begins with a crush: nobody pauses, and all three lie still again and again
  * until everything has piled up.
  *
  *   soak [--seconds N] [--kill-ms N] [--seed N] [--port-base N]
@@ -182,14 +182,22 @@ static void soak_fault(soak *s, uint64_t now)
     soak_still(s, i, now, STILL_MS);
 }
 
+/* Those who live through it lie still in turn, this process too. */
 static void soak_crush(soak *s, uint64_t now)
 {
+    enum { HERE_TOO = 2 };
+    struct timespec still = {0, CRUSH_STILL_MS * 1000000};
     bool over = now >= s->began_us + (uint64_t)s->crush_s * 1000000;
     soak_people_hurry(s->people, !over);
     s->next_crush_us = over ? UINT64_MAX : now + 1000 * CRUSH_EACH_MS;
-    if (!over)
-        soak_still(s, s->crushes++ % 2 ? CHAT_1 : CONNECTOR_1, now,
+    if (over)
+        return;
+    if (s->crushes % 3 == HERE_TOO)
+        nanosleep(&still, NULL);
+    else
+        soak_still(s, s->crushes % 3 ? CHAT_1 : CONNECTOR_1, now,
                    CRUSH_STILL_MS);
+    s->crushes++;
 }
 
 static void soak_mend(soak *s, uint64_t now)
