@@ -11,7 +11,9 @@
  *   piece    the bytes go in pieces (frames) of so many; 0: one package each
  *   wait     milliseconds between two pieces, divided by 8
  *   fail     not 0: the so manieth allocation from then on is refused
- *   more     likewise FUZZ_*; what happens over a rate is `piece` modulo 3
+ *   more     likewise FUZZ_*; what happens over a rate is `piece` modulo 3; a
+ *            client that resumes cuts its connection at a piece that begins
+ *            with ff, and comes back with its token
  *
  * Beside memory errors it looks for: a server that sends what is no package,
  * a heap that is not empty when loop and server are gone. */
@@ -20,6 +22,7 @@
 #include "pomelo_proto_internal.h"
 
 #include <cjson/cJSON.h>
+#include <stdio.h>
 
 enum {
     FUZZ_DICT = 1,
@@ -31,7 +34,18 @@ enum {
     FUZZ_GREETED = 64, /* handshake and acknowledgement go before the bytes */
     FUZZ_HEARTBEAT = 128
 };
-enum { FUZZ_RATES = 1 }; /* of `more` */
+enum { /* of `more` */
+       FUZZ_RATES = 1,
+       FUZZ_RESUME = 2, /* the session outlives its connection */
+       FUZZ_SLOW = 4    /* the client reads after every sixteenth piece alone */
+};
+enum {
+    FUZZ_CUT = 0xff,
+    FUZZ_LIVES = 4,
+    FUZZ_TOKEN = 48,
+    FUZZ_BIG = 9000,
+    FUZZ_QUEUE = 65536
+};
 enum { FUZZ_HEAD = 5, FUZZ_TURNS = 4, FUZZ_PIECES_MAX = 256 };
 
 typedef struct fuzz {
@@ -39,6 +53,9 @@ typedef struct fuzz {
     unsigned options, more;
     pm_app *app;
     pmi_conn *conn; /* NULL: closed */
+    int lives;      /* connections so far */
+    char token[FUZZ_TOKEN + 1];
+    uint32_t heard; /* DATA packages, of all connections */
     pm_handshake *greeting;
 } fuzz;
 
@@ -74,10 +91,32 @@ static void fuzz_never(pm_request *req, void *ctx)
     pm_request_on_cancel(req, fuzz_cancelled, ctx);
 }
 
+/* Large ones, of every policy in turn. */
+static void fuzz_push_slowly(fuzz *f, pm_session *session, pm_body body)
+{
+    static const char big[FUZZ_BIG];
+    pm_push_opts opts = pm_push_opts_default();
+    opts.session = session;
+    opts.route = "onChat";
+    opts.key = body.data.len % 2 ? "odd" : NULL;
+    opts.body = pm_body_bytes(big, sizeof big);
+    for (int i = PM_PUSH_DROP_OLDEST; i < PM_PUSH_CLOSE; i++) {
+        opts.policy = (pm_push_policy)i;
+        pm_push(f->app, &opts, NULL, NULL);
+    }
+    FUZZ_CHECK(pm_session_queued(session) <= FUZZ_QUEUE);
+    if (body.data.len <= 20)
+        return;
+    opts.policy = body.data.len > 40 ? PM_PUSH_CLOSE : PM_PUSH_KEEP;
+    pm_push(f->app, &opts, NULL, NULL);
+}
+
 static void fuzz_push(pm_request *req, void *ctx)
 {
+    fuzz *f = ctx;
     pm_session *session = pm_request_session(req);
-    (void)ctx;
+    if (f->more & FUZZ_SLOW)
+        fuzz_push_slowly(f, session, pm_request_body(req));
     pm_session_push(session, "onChat", pm_request_body(req));
     pm_session_push(session, "onMove", pm_request_body(req));
     pm_reply_text(req, "{\"code\":200}");
@@ -181,6 +220,13 @@ static pm_err fuzz_start(fuzz *f, const uint8_t head[FUZZ_HEAD])
     if (f->options & FUZZ_SERIAL)
         opts.connector.handshake = fuzz_greet;
     opts.connector.ctx = f;
+    if (f->more & FUZZ_RESUME) {
+        opts.connector.resume_ms = 5000;
+        opts.connector.resume_bytes = FUZZ_QUEUE / 4;
+        opts.connector.resume_sessions = 1;
+    }
+    if (f->more & (FUZZ_RESUME | FUZZ_SLOW))
+        opts.limits.client_queue_bytes = FUZZ_QUEUE;
     if (f->more & FUZZ_RATES)
         fuzz_limits(&opts, head[1]);
     err = pm_app_new(&f->app, &opts);
@@ -191,18 +237,30 @@ static pm_err fuzz_start(fuzz *f, const uint8_t head[FUZZ_HEAD])
 
 /* ---- The client ----------------------------------------------------------- */
 
+static void fuzz_heard(fuzz *f, const pmi_package *package)
+{
+    static const char word[] = "\"token\":\"";
+    const char *at;
+    f->heard += package->type == PMI_PACKAGE_DATA;
+    if (package->type != PMI_PACKAGE_HANDSHAKE)
+        return;
+    at = memmem(package->body.data, package->body.len, word, sizeof word - 1);
+    if (at)
+        memcpy(f->token, at + sizeof word - 1, FUZZ_TOKEN);
+}
+
 static size_t fuzz_data(pmi_conn *conn, uint8_t *data, size_t len, void *ctx)
 {
     pmi_package package;
     size_t used = 0;
     (void)conn;
-    (void)ctx;
     while (used < len) {
         long n = pmi_proto_package_decode(data + used, len - used,
                                           PMI_PACKAGE_BODY_MAX, &package);
         FUZZ_CHECK(n >= 0);
         if (n == 0)
             break;
+        fuzz_heard(ctx, &package);
         used += (size_t)n;
     }
     return used;
@@ -232,29 +290,75 @@ static void fuzz_turns(fuzz *f, unsigned wait_ms)
     fuzz_world_pass(&f->world, wait_ms, f->options & FUZZ_WS ? FUZZ_TURNS : 1);
 }
 
+static void fuzz_hello(fuzz *f)
+{
+    uint8_t head[PMI_PACKAGE_HEAD];
+    char ask[128] = "", text[256];
+    pm_slice parts[2] = {{head, sizeof head}, {text, 0}};
+    if (f->token[0])
+        snprintf(ask, sizeof ask, "\"token\":\"%s\",\"received\":%u", f->token,
+                 f->heard);
+    snprintf(text, sizeof text,
+             "{\"sys\":{\"type\":\"c\",\"version\":\"1\",\"rsa\":{}}"
+             "%s%s%s}",
+             f->more & FUZZ_RESUME ? ",\"user\":{\"__resume__\":{" : "", ask,
+             f->more & FUZZ_RESUME ? "}}" : "");
+    parts[1].len = strlen(text);
+    pmi_proto_package_head(head, PMI_PACKAGE_HANDSHAKE, parts[1].len);
+    if (f->conn)
+        pmi_conn_send(f->conn, parts, 2, 0);
+}
+
 static void fuzz_connect(fuzz *f)
 {
-    static const char hello[] =
-        "\1\0\0\x2b{\"sys\":{\"type\":\"c\",\"version\":\"1\",\"rsa\":{}}}";
     pmi_connect_opts opts = {0};
     bool ws = f->options & FUZZ_WS;
     opts.host = "127.0.0.1";
     opts.port = pm_app_client_port(f->app);
     opts.memory = !ws;
     opts.framing = ws ? PMI_FRAMING_WS : PMI_FRAMING_STREAM;
-    if (pmi_conn_connect(f->world.loop, &opts, &fuzz_events, f, &f->conn))
+    f->lives++;
+    if (pmi_conn_connect(f->world.loop, &opts, &fuzz_events, f, &f->conn)) {
+        f->conn = NULL;
         return;
+    }
     for (int i = 0; i < FUZZ_TURNS; i++)
         fuzz_turns(f, 0);
     if (!(f->options & FUZZ_GREETED))
         return;
-    fuzz_send(f->conn, pm_bytes(hello, sizeof hello - 1));
+    fuzz_hello(f);
     fuzz_turns(f, 0);
     if (f->greeting)
         pm_handshake_done(f->greeting, PM_OK, NULL);
     f->greeting = NULL;
+    fuzz_turns(f, 0);
     fuzz_send(f->conn, pm_bytes("\2\0\0\0", 4));
     fuzz_turns(f, 0);
+}
+
+static void fuzz_read_now(fuzz *f, bool now)
+{
+    if (!f->conn || !(f->more & FUZZ_SLOW))
+        return;
+    if (now)
+        pmi_conn_resume(f->conn);
+    else
+        pmi_conn_pause(f->conn);
+}
+
+/* What a client that resumes does between two pieces: goes, comes back. */
+static bool fuzz_goes_on(fuzz *f, bool cut)
+{
+    if (!(f->more & FUZZ_RESUME))
+        return f->conn != NULL;
+    if (cut) {
+        pmi_conn_free(f->conn);
+        f->conn = NULL;
+        fuzz_turns(f, 0);
+    }
+    if (!f->conn && f->lives < FUZZ_LIVES)
+        fuzz_connect(f);
+    return f->conn != NULL;
 }
 
 static size_t fuzz_piece(size_t piece, const uint8_t *data, size_t size)
@@ -270,12 +374,16 @@ static void fuzz_play(fuzz *f, const uint8_t *data, size_t size)
     size_t at = FUZZ_HEAD;
     fuzz_world_fail(&f->world, data[3]);
     fuzz_connect(f);
-    for (int i = 0; at < size && i < FUZZ_PIECES_MAX && f->conn; i++) {
+    for (int i = 0; at < size && i < FUZZ_PIECES_MAX; i++) {
+        if (!fuzz_goes_on(f, data[at] == FUZZ_CUT))
+            break;
+        fuzz_read_now(f, i % 16 == 15);
         size_t len = fuzz_piece(data[1], data + at, size - at);
         fuzz_send(f->conn, pm_bytes(data + at, len));
         fuzz_turns(f, 8u * data[2]);
         at += len;
     }
+    fuzz_read_now(f, true);
     fuzz_turns(f, 3000);
     if (f->greeting)
         pm_handshake_done(f->greeting, PM_EREMOTE, NULL);
