@@ -453,12 +453,13 @@ typedef struct pm_limits {
     uint32_t idle_ms; /* 0: off. A session that sends nothing but heartbeats for
                          so long is kicked ("idle"), unless it waits for an
                          answer */
-    uint32_t lag_ms;  /* 0: off. Overload: a request that may have waited longer
-                         for this loop gets {"code":503} at once, or what
-                         pm_connector_opts.refuse says; forwarded ones too, on
-                         the server that lags. Heartbeats are answered. At half
-                         of it new connections are refused. Take ten times the
-                         longest handler and more: 50 is good */
+    uint32_t
+        lag_ms; /* 0: off. Overload: a request that may have waited longer
+                   for this loop gets {"code":503} at once, or what
+                   pm_connector_opts.refuse says; a forwarded one too, on
+                   the server that lags (which asks nobody). Heartbeats
+                   are answered. At half of it new connections are refused. Take
+                   ten times the longest handler and more: 50 is good */
     uint32_t connects_per_s; /* 0: off. Of one address (IPv6: of one /64), on
                                 the average; and so many at once. What is too
                                 much is closed: PM_CLOSE_ADDRESS_RATE */

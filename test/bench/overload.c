@@ -355,7 +355,7 @@ int main(int argc, char **argv)
     }
     trial_pin(0);
     self = over_connect(OVER_LAG_MS);
-    trial_hurry(true); /* the generator mostly waits */
+    trial_hurry(1); /* the generator mostly waits */
     printf("a handler of %d us, lag_ms %d, %d connections\n", OVER_BURN_US,
            OVER_LAG_MS, OVER_CONNS);
     printf(

@@ -177,7 +177,7 @@ static int slow_begin(slow *self, pid_t *pid)
     if (!*pid) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         close(ends[0]);
-        trial_hurry(false);
+        trial_hurry(1);
         slow_attack(self, ends[1]);
     }
     close(ends[1]);
@@ -342,7 +342,7 @@ int main(int argc, char **argv)
     rounds = rounds < 1 || rounds > SLOW_ROUNDS_MAX ? 1 : rounds;
     self.count *= SLOW_FORMS;
     trial_descriptors(self.count + 100);
-    trial_hurry(true);
+    trial_hurry(2);
     self.server =
         trial_start(&limits, SLOW_BEAT_MS / 1e3, SLOW_ROUTE, slow_on_echo);
     trial_pin(0);
