@@ -4,6 +4,8 @@
  * Who comes from 127.0.0.9 is a proxy. */
 #include "flow.h"
 
+#include "test_certs.h"
+
 #include "core/cidrs.h"
 #include "core/proxy.h"
 #include "pomelo_admit_internal.h"
@@ -630,6 +632,67 @@ static void test_two_proxies(void **state)
     door_close(&d);
 }
 
+/* ---- The header in front of TLS ---------------------------------------- */
+
+static void pass_on(int from, int to)
+{
+    uint8_t room[4096];
+    ssize_t n = recv(from, room, sizeof room, MSG_DONTWAIT);
+    if (n > 0)
+        assert_int_equal(send(to, room, (size_t)n, MSG_NOSIGNAL), n);
+}
+
+/* A proxy that knows nothing of TLS: a header of its own, one byte a segment,
+ * then what the client says. */
+static void test_header_before_tls(void **state)
+{
+    certs_one authority, host;
+    struct sockaddr_in here = {.sin_family = AF_INET};
+    socklen_t len = sizeof here;
+    pm_client_opts opts = pm_client_opts_default();
+    pm_client *client = NULL;
+    int listener, near, far;
+    door d;
+    (void)state;
+    certs_authority(&authority, "authority");
+    certs_leaf(&host, &authority, "host", "dns:localhost ip4:127.0.0.1");
+    door_init(&d);
+    d.opts.connector.proxy_header = true;
+    d.opts.connector.tls.cert = host.cert;
+    d.opts.connector.tls.key = host.key;
+    assert_ok(door_open(&d));
+    here.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(listener, (struct sockaddr *)&here, sizeof here), 0);
+    assert_int_equal(listen(listener, 1), 0);
+    getsockname(listener, (struct sockaddr *)&here, &len);
+    opts.loop = d.loop;
+    opts.port = ntohs(here.sin_port);
+    opts.tls.on = true;
+    opts.tls.ca = authority.cert;
+    assert_ok(pm_client_new(&client, &opts));
+    door_turn(&d);
+    near = accept(listener, NULL, NULL);
+    assert_true(near >= 0);
+    far = knock(&d, PROXY);
+    for (size_t i = 0; i < sizeof v1_header - 1; i++)
+        say(&d, far, v1_header + i, 1);
+    for (int i = 0; i < 1000 && !d.opened; i++) {
+        door_turn(&d);
+        pass_on(near, far);
+        pass_on(far, near);
+    }
+    assert_int_equal(d.opened, 1);
+    assert_string_equal(d.address, "192.0.2.8");
+    pm_client_free(client);
+    close(listener);
+    close(near);
+    close(far);
+    door_close(&d);
+    certs_free(&host);
+    certs_free(&authority);
+}
+
 /* ---- Blocks that change ------------------------------------------------ */
 
 static void test_blocks(void **state)
@@ -878,14 +941,23 @@ static void test_free_inside(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_cidrs),          cmocka_unit_test(test_cidrs_many),
-    cmocka_unit_test(test_proxy_line),     cmocka_unit_test(test_proxy_binary),
-    cmocka_unit_test(test_forwarded),      cmocka_unit_test(test_header),
-    cmocka_unit_test(test_header_missing), cmocka_unit_test(test_forwarded_for),
-    cmocka_unit_test(test_two_proxies),    cmocka_unit_test(test_blocks),
-    cmocka_unit_test(test_bad_options),    cmocka_unit_test(test_connects),
-    cmocka_unit_test(test_table),          cmocka_unit_test(test_overload),
-    cmocka_unit_test(test_memory),         cmocka_unit_test(test_free_inside),
+    cmocka_unit_test(test_cidrs),
+    cmocka_unit_test(test_cidrs_many),
+    cmocka_unit_test(test_proxy_line),
+    cmocka_unit_test(test_proxy_binary),
+    cmocka_unit_test(test_forwarded),
+    cmocka_unit_test(test_header),
+    cmocka_unit_test(test_header_missing),
+    cmocka_unit_test(test_forwarded_for),
+    cmocka_unit_test(test_two_proxies),
+    cmocka_unit_test(test_header_before_tls),
+    cmocka_unit_test(test_blocks),
+    cmocka_unit_test(test_bad_options),
+    cmocka_unit_test(test_connects),
+    cmocka_unit_test(test_table),
+    cmocka_unit_test(test_overload),
+    cmocka_unit_test(test_memory),
+    cmocka_unit_test(test_free_inside),
 };
 
 TEST_MAIN(tests)
