@@ -239,7 +239,7 @@ CORPUS_TESTS := $(FUZZ:%=$(BUILD)/test/fuzz/%)
 $(BUILD)/test/fuzz/fuzz_%: $(BUILD)/test/fuzz/fuzz_%.o $(BUILD)/test/fuzz/corpus_main.o $(LIB)
 	$(CC) $(SAN) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(DEPS_LIBS)
 
-tests: $(TESTS) $(if $(SAN),$(CORPUS_TESTS))
+tests: $(TESTS) $(CORPUS_TESTS)
 
 # The same for libFuzzer: `make fuzz` says BUILD=build/fuzz CC=clang.
 FUZZ_SAN := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined

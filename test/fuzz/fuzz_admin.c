@@ -262,8 +262,8 @@ static void fuzz_closed(pmi_conn *conn, pm_close_reason why, void *ctx)
         link->conn = NULL;
 }
 
-static const pmi_conn_events fuzz_events = {fuzz_data, NULL, fuzz_open, NULL,
-                                            fuzz_closed};
+static const pmi_conn_events fuzz_events = {
+    .data = fuzz_data, .open = fuzz_open, .closed = fuzz_closed};
 
 static void fuzz_accepted(pmi_listener *listener, pmi_conn *conn, void *ctx)
 {
@@ -378,15 +378,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     fuzz f = {.options = pmi_cursor_byte(&in)};
     uint8_t fail = pmi_cursor_byte(&in);
     f.links[0].of = f.links[1].of = &f;
-    if (in.bad || fuzz_world_open(&f.world, true, f.options) != PM_OK)
+    if (in.bad)
         return 0;
-    if (fuzz_start(&f) == PM_OK) {
-        fuzz_world_pass(&f.world, 200, 4);
-        fuzz_world_fail(&f.world, fail);
-        for (int i = 0; i < PIECES_MAX && pmi_cursor_left(&in); i++)
-            fuzz_piece(&f, &in);
-        fuzz_world_pass(&f.world, 60000, 4);
-    }
+    fuzz_world_open(&f.world, true, f.options);
+    FUZZ_CHECK(fuzz_start(&f) == PM_OK);
+    fuzz_world_pass(&f.world, 200, 4);
+    fuzz_world_fail(&f.world, fail);
+    for (int i = 0; i < PIECES_MAX && pmi_cursor_left(&in); i++)
+        fuzz_piece(&f, &in);
+    fuzz_world_pass(&f.world, 60000, 4);
     f.world.fail_at = 0;
     pm_app_free(f.app);
     pm_console_free(f.console);

@@ -187,8 +187,8 @@ static void fuzz_closed(pmi_conn *conn, pm_close_reason why, void *ctx)
         f->conn = NULL;
 }
 
-static const pmi_conn_events fuzz_events = {fuzz_data, NULL, NULL, NULL,
-                                            fuzz_closed};
+static const pmi_conn_events fuzz_events = {.data = fuzz_data,
+                                            .closed = fuzz_closed};
 
 static void fuzz_accepted(pmi_listener *listener, pmi_conn *conn, void *ctx)
 {
@@ -284,11 +284,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     pmi_cursor in = pmi_cursor_of(data, size);
     fuzz f = {.options = pmi_cursor_byte(&in)};
     uint8_t fail = pmi_cursor_byte(&in);
-    if (in.bad ||
-        fuzz_world_open(&f.world, !(f.options & FUZZ_WS), f.options) != PM_OK)
+    pm_err err;
+    if (in.bad)
         return 0;
+    fuzz_world_open(&f.world, !(f.options & FUZZ_WS), f.options);
     fuzz_world_fail(&f.world, fail);
-    if (fuzz_start(&f) == PM_OK) {
+    err = fuzz_start(&f);
+    FUZZ_CHECK(err == PM_OK || fail);
+    if (err == PM_OK) {
         for (int i = 0; i < 4; i++)
             fuzz_turns(&f, 0);
         for (int i = 0; i < PIECES_MAX && pmi_cursor_left(&in); i++)

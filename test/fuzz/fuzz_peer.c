@@ -324,8 +324,8 @@ static void fuzz_closed(pmi_conn *conn, pm_close_reason why, void *ctx)
         link->conn = NULL;
 }
 
-static const pmi_conn_events fuzz_events = {fuzz_data, NULL, fuzz_open, NULL,
-                                            fuzz_closed};
+static const pmi_conn_events fuzz_events = {
+    .data = fuzz_data, .open = fuzz_open, .closed = fuzz_closed};
 
 static void fuzz_accepted(pmi_listener *listener, pmi_conn *conn, void *ctx)
 {
@@ -368,8 +368,8 @@ static void client_closed(pmi_conn *conn, pm_close_reason why, void *ctx)
     ((fuzz *)ctx)->client = NULL;
 }
 
-static const pmi_conn_events client_events = {client_data, NULL, NULL, NULL,
-                                              client_closed};
+static const pmi_conn_events client_events = {.data = client_data,
+                                              .closed = client_closed};
 
 static void fuzz_enter(fuzz *f)
 {
@@ -584,12 +584,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         f.links[i].of = &f;
         f.links[i].out = i == LINK_OUT;
     }
-    if (in.bad || fuzz_world_open(&f.world, true, f.options) != PM_OK)
+    if (in.bad)
         return 0;
-    if (fuzz_listen(&f) == PM_OK && fuzz_start(&f) == PM_OK) {
-        fuzz_world_fail(&f.world, fail);
-        fuzz_play(&f, &in);
-    }
+    fuzz_world_open(&f.world, true, f.options);
+    FUZZ_CHECK(fuzz_listen(&f) == PM_OK && fuzz_start(&f) == PM_OK);
+    fuzz_world_fail(&f.world, fail);
+    fuzz_play(&f, &in);
     f.world.fail_at = 0;
     pm_app_free(f.app);
     FUZZ_CHECK(f.asked == f.told);
