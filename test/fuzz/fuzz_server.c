@@ -213,19 +213,15 @@ static pm_err fuzz_start(fuzz *f, const uint8_t head[FUZZ_HEAD])
     opts.connector.server_protos =
         "{\"onMove\":{\"required uInt32 id\":1,\"repeated sInt32 path\":2}}";
     opts.connector.use_crypto = f->options & FUZZ_CRYPTO;
-    opts.connector.resume_ms = 1000; /* for those who ask for it */
+    opts.connector.resume_ms = 5000; /* for those who ask for it */
+    opts.connector.resume_bytes = FUZZ_QUEUE / 4;
+    opts.connector.resume_sessions = 1;
     if (f->options & FUZZ_BUFFER)
         opts.connector.scheduler = PM_SCHEDULER_BUFFER;
     if (f->options & FUZZ_SERIAL)
         opts.connector.handshake = fuzz_greet;
     opts.connector.ctx = f;
-    if (f->more & FUZZ_RESUME) {
-        opts.connector.resume_ms = 5000;
-        opts.connector.resume_bytes = FUZZ_QUEUE / 4;
-        opts.connector.resume_sessions = 1;
-    }
-    if (f->more & (FUZZ_RESUME | FUZZ_SLOW))
-        opts.limits.client_queue_bytes = FUZZ_QUEUE;
+    opts.limits.client_queue_bytes = FUZZ_QUEUE;
     if (f->more & FUZZ_RATES)
         fuzz_limits(&opts, head[1]);
     err = pm_app_new(&f->app, &opts);
