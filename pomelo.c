@@ -7,7 +7,6 @@
  *    any --free--> FREED: everything completes, then the storage is buried
  *
  * Start at pm_app_new, app_open and app_close. */
-#include "pomelo_call_internal.h"
 #include "pomelo_opts_internal.h"
 #include "pomelo_channel_internal.h"
 #include "pomelo_connector_internal.h"
@@ -436,18 +435,16 @@ pm_err pm_app_new(pm_app **out, const pm_app_opts *opts)
 
 pm_err pm_queue_counts_get(const pm_app *app, pm_queue_counts *counts)
 {
-    const pmi_connector *connector = app->connector;
-    const uint64_t *dropped = pmi_connector_dropped(connector);
-    const pmi_peers *peers = pmi_rpc_peers(app->rpc);
+    const uint64_t *n = pmi_app_counts(app)->n;
     if (!counts || counts->size != sizeof *counts)
         return PM_EINVAL;
-    counts->dropped_oldest = dropped[PMI_DROP_OLDEST];
-    counts->dropped_new = dropped[PMI_DROP_NEW];
-    counts->replaced = dropped[PMI_DROP_REPLACED];
-    counts->closed = pmi_connector_closed(connector)[PM_CLOSE_QUEUE];
-    counts->drained = pmi_connector_drained_count(connector);
-    counts->peer_dropped = peers->dropped;
-    counts->peer_refused = peers->full;
+    counts->dropped_oldest = n[PMI_COUNT_DROPPED_OLDEST];
+    counts->dropped_new = n[PMI_COUNT_DROPPED_NEW];
+    counts->replaced = n[PMI_COUNT_DROPPED_REPLACED];
+    counts->closed = pmi_connector_closed(app->connector)[PM_CLOSE_QUEUE];
+    counts->drained = n[PMI_COUNT_DRAINED_SESSION];
+    counts->peer_dropped = n[PMI_COUNT_LINK_DROPPED];
+    counts->peer_refused = n[PMI_COUNT_LINK_REFUSED];
     return PM_OK;
 }
 

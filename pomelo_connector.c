@@ -24,9 +24,7 @@ struct pmi_connector {
     pmi_admit *admit;   /* owned */
     pmi_tls_realm *tls; /* a reference; NULL: plain */
     uint64_t closed[PM_CLOSE_COUNT];
-    uint64_t dropped[PMI_DROP_COUNT]; /* pushes, by their terms */
-    uint64_t drained;                 /* slow sessions that have caught up */
-    uint64_t push_keys[2];            /* of hashes: pmi_connector_terms */
+    uint64_t push_keys[2]; /* of hashes: pmi_connector_terms */
 };
 
 /* The application's handshake callback has it until pm_handshake_done. */
@@ -152,16 +150,6 @@ pmi_gatherer *pmi_connector_gatherer(pm_app *app)
 const uint64_t *pmi_connector_closed(const pmi_connector *connector)
 {
     return connector->closed;
-}
-
-const uint64_t *pmi_connector_dropped(const pmi_connector *connector)
-{
-    return connector->dropped;
-}
-
-uint64_t pmi_connector_drained_count(const pmi_connector *connector)
-{
-    return connector->drained;
 }
 
 uint32_t pmi_connector_count(const pmi_connector *connector)
@@ -527,6 +515,7 @@ static bool connector_pause(pmi_downlink *down)
         pmi_count(down->app, PMI_COUNT_PAUSED_IN_FLIGHT);
     } else if (pmi_conn_want_ease(down->conn)) {
         down->full = true;
+        pmi_count(down->app, PMI_COUNT_PAUSED_QUEUE);
     } else {
         return down->delayed;
     }
@@ -561,7 +550,7 @@ static size_t connector_packages(pmi_conn *conn, uint8_t *data, size_t len,
         connector_package(down, &package);
         if (pmi_conn_is_closing(conn))
             return len;
-        if (connector_pause(down))
+        if (connector_pause(down) || pmi_conn_is_closing(conn))
             break;
         if (used < len && pmi_loop_over_budget(loop)) {
             pmi_conn_pause(conn); /* the rest comes in the next turn */
@@ -714,7 +703,7 @@ static void connector_dropped(pmi_conn *conn, pmi_drop why, uint32_t n,
 {
     pmi_downlink *down = ctx;
     (void)conn;
-    pmi_app_connector(down->app)->dropped[why] += n;
+    pmi_app_counts(down->app)->n[PMI_COUNT_DROPPED_OLDEST + why] += n;
 }
 
 static void connector_taken(pmi_conn *conn, uint32_t serial, void *ctx)
@@ -731,7 +720,7 @@ static void connector_caught_up(pmi_conn *conn, void *ctx)
     (void)conn;
     if (!down->session)
         return;
-    pmi_app_connector(down->app)->drained++;
+    pmi_count(down->app, PMI_COUNT_DRAINED_SESSION);
     pmi_app_session_drained(down->app, down->session);
 }
 

@@ -33,10 +33,6 @@ uint32_t pmi_connector_count(const pmi_connector *connector);
 struct pmi_gatherer *pmi_connector_gatherer(pm_app *app);
 /* Connections closed so far, by reason. */
 const uint64_t *pmi_connector_closed(const pmi_connector *connector);
-/* Pushes dropped so far, by pmi_drop, and how often a slow session has caught
- * up. */
-const uint64_t *pmi_connector_dropped(const pmi_connector *connector);
-uint64_t pmi_connector_drained_count(const pmi_connector *connector);
 
 /* One push, encoded once per framing and shared by reference. */
 typedef struct pmi_push {

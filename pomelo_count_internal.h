@@ -32,6 +32,12 @@
       "Messages pushed to one session of this frontend.")                      \
     X(RESUMES, "pomelo_resume_total", "event",                                 \
       "Sessions that lost their connection, found another one, or did not.")   \
+    X(DROPPED, "pomelo_pushes_dropped_total", "why",                           \
+      "Pushes to slow clients that were dropped by their policies.")           \
+    X(DRAINED, "pomelo_sessions_drained_total", NULL,                          \
+      "How often a slow client has taken all that waited for it.")             \
+    X(LINKS_FULL, "pomelo_link_queue_full_total", "what",                      \
+      "What found the queue of a link to another server full.")                \
     X(CALLS, "pomelo_rpc_calls_total", "result",                               \
       "Calls to other servers by how they completed.")                         \
     X(NOTIFIES, "pomelo_rpc_notifies_total", NULL,                             \
@@ -77,6 +83,8 @@
     X(PAUSED_IN_FLIGHT, PAUSES, "in flight")                                   \
     /* over its rate */                                                        \
     X(PAUSED_RATE, PAUSES, "rate")                                             \
+    /* it does not read its answers */                                         \
+    X(PAUSED_QUEUE, PAUSES, "queue")                                           \
     X(FILTER_TOOBUSY, FILTERED, "toobusy")                                     \
     X(FILTER_SERIAL, FILTERED, "serial")                                       \
     X(FILTER_TIMEOUT, FILTERED, "timeout")                                     \
@@ -84,6 +92,14 @@
     X(RESUME_SUSPENDED, RESUMES, "suspended")                                  \
     X(RESUME_RESUMED, RESUMES, "resumed")                                      \
     X(RESUME_REFUSED, RESUMES, "refused")                                      \
+    /* in the order of pmi_drop */                                             \
+    X(DROPPED_OLDEST, DROPPED, "oldest")                                       \
+    X(DROPPED_NEW, DROPPED, "new")                                             \
+    X(DROPPED_REPLACED, DROPPED, "replaced")                                   \
+    X(DRAINED_SESSION, DRAINED, NULL)                                          \
+    /* a call, an answer, a push that is kept: PM_ELIMIT */                    \
+    X(LINK_REFUSED, LINKS_FULL, "refused")                                     \
+    X(LINK_DROPPED, LINKS_FULL, "dropped push")                                \
     X(CALL_OK, CALLS, "PM_OK")                                                 \
     X(CALL_ENOSERVER, CALLS, "PM_ENOSERVER")                                   \
     X(CALL_EDOWN, CALLS, "PM_EDOWN")                                           \

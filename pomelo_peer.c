@@ -14,6 +14,7 @@
  * wire (00, the high byte of a length) from everything else, which is closed
  * and counted. Start at peer_data and peer_lost. */
 #include "pomelo_peer_internal.h"
+#include "pomelo_count_internal.h"
 
 #define PEER_PROOF_MS 5000
 #define PEER_UNPROVEN_MAX 64
@@ -155,7 +156,8 @@ static pm_err peer_offer(pmi_peer *peer, const pmi_frame *frame,
     if (err)
         return err;
     err = pmi_conn_offer(peer->conn, out.parts, out.count, terms);
-    peer->owner->full += err == PM_ELIMIT;
+    if (err == PM_ELIMIT)
+        pmi_count(peer->owner->app, PMI_COUNT_LINK_REFUSED);
     return err;
 }
 
@@ -590,7 +592,7 @@ static void peer_dropped(pmi_conn *conn, pmi_drop why, uint32_t n, void *ctx)
     pmi_peer *peer = ctx;
     (void)conn;
     (void)why;
-    peer->owner->dropped += n;
+    pmi_app_counts(peer->owner->app)->n[PMI_COUNT_LINK_DROPPED] += n;
 }
 
 static void peer_caught_up(pmi_conn *conn, void *ctx)
@@ -713,14 +715,14 @@ pm_err pmi_peer_ready(const pmi_peer *peer)
 
 /* Before the link is there nothing is put on a scale: what there is no room
  * for is refused, or dropped when its terms allow it. */
-static pm_err peer_no_room(pmi_peers *peers, const pmi_terms *terms)
+static pm_err peer_no_room(const pmi_peers *peers, const pmi_terms *terms)
 {
     if (terms && terms->policy != PM_PUSH_KEEP &&
         terms->policy != PM_PUSH_CLOSE) {
-        peers->dropped++;
+        pmi_count(peers->app, PMI_COUNT_LINK_DROPPED);
         return PM_EDROPPED;
     }
-    peers->full++;
+    pmi_count(peers->app, PMI_COUNT_LINK_REFUSED);
     return PM_ELIMIT;
 }
 

@@ -72,8 +72,6 @@ typedef struct pmi_peers {
     uint64_t incarnation;
     uint64_t refused[PM_CLOSE_COUNT]; /* links that ended unproven, by reason */
     uint64_t lost[PM_CLOSE_COUNT];    /* proven ones */
-    uint64_t full;    /* frames that found a peer's queue full */
-    uint64_t dropped; /* notifies that were dropped by their terms */
     bool closed;
 } pmi_peers;
 

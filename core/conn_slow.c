@@ -178,6 +178,10 @@ bool pmi_conn_is_slow(const pmi_conn *c)
 
 bool pmi_conn_want_ease(pmi_conn *c)
 {
+    if (c->out.bytes <= c->out_max / 2)
+        return false;
+    if (!c->blocked)
+        pmi_conn_write_out(c);
     if (!c->blocked || pmi_queue_kept(&c->out) <= c->out_max / 2)
         return false;
     c->eager = true;

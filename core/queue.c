@@ -289,6 +289,7 @@ pm_err pmi_queue_add(pmi_queue *queue, pmi_segment_pool *pool, pmi_chunk *chunk,
     if (!seg)
         return PM_ENOMEM;
     seg->chunk = pmi_chunk_ref(chunk);
+    seg->lent = true;
     seg->offset = (uint32_t)offset;
     seg->len = chunk->len - (uint32_t)offset;
     queue->bytes += seg->len;
@@ -311,13 +312,14 @@ static void queue_move_bytes(pmi_segment *seg, pmi_chunk *to)
     seg->open = false;
 }
 
-/* A message that waits long holds no more than it needs. Without memory for
- * a better place it stays where it is. */
+/* A message that waits long holds no more than it needs, or what others hold
+ * too. Without memory for a better place it stays where it is. */
 static void queue_settle(pmi_queue *queue, pmi_segment_pool *pool,
                          pmi_segment *seg)
 {
     pmi_chunk *to = NULL;
-    if (seg->chunk->cap < 2 * (size_t)seg->len || seg->begun)
+    if (seg->chunk->cap < 2 * (size_t)seg->len || seg->begun ||
+        (seg->lent && seg->chunk->refs > 1))
         return;
     if (seg->rank)
         to = pmi_chunk_new(pmi_loop_env(pool->loop), seg->len);

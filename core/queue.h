@@ -40,6 +40,8 @@ typedef struct pmi_segment {
     bool open;       /* the chunk is ours: more may be written behind */
     bool begun;      /* part of it has left: nothing may go in front */
     bool urgent;     /* was put in front of others */
+    bool lent;       /* the chunk came with the message: others may have it
+                        too */
     bool booked;     /* the books know it */
     uint8_t rank;    /* pmi_rank, of the one message in it */
 } pmi_segment;

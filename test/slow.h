@@ -313,7 +313,7 @@ static inline void slow_read_on(slow *s)
 {
     size_t at = 0;
     pmi_conn_resume(s->conn);
-    town_run(&s->t, 100);
+    town_run(&s->t, 1000);
     for (size_t i = 0; i < s->got_count; i++)
         if (s->got[i] != 9999 && s->got[i] != 9998)
             s->got[at++] = s->got[i];
