@@ -42,6 +42,7 @@ typedef struct pmi_push {
     pmi_chunk *lean;   /* the same without spare room, for slow clients; NULL:
                           none needed it yet */
     pmi_terms terms;
+    bool apart; /* it is not simply queued: a policy, the scheduler */
 } pmi_push;
 /* How a push waits in a client's queue. */
 pmi_terms pmi_connector_terms(pm_app *app, pm_slice route,

@@ -137,7 +137,7 @@ static pm_err downlink_gather_bytes(pmi_downlink *down, const pm_slice *parts,
     was = gather->len;
     for (size_t i = 0; i < count; i++)
         len += parts[i].len;
-    if (pmi_conn_is_slow(down->conn) || len > gather->max - was) {
+    if (pmi_conn_is(down->conn) & PMI_CONN_IS_SLOW || len > gather->max - was) {
         pmi_downlink_flush(down);
         return downlink_refused(
             down, pmi_conn_offer(down->conn, parts, count, terms));
@@ -352,6 +352,8 @@ pm_err pmi_connector_encode_push(pm_app *app, pm_slice route, pm_body body,
     pmi_buf_fini(&store);
     out->lean = NULL;
     out->terms = pmi_connector_terms(app, route, manner);
+    out->apart = out->terms.policy != PM_PUSH_KEEP ||
+                 pmi_app_connector_opts(app)->scheduler == PM_SCHEDULER_BUFFER;
     return err;
 }
 
@@ -370,23 +372,34 @@ static pmi_chunk *downlink_lean(pm_app *app, pmi_push *push)
     return push->lean;
 }
 
+/* A policy, the scheduler, or a client who is slow. */
+static pm_err downlink_push_apart(pmi_downlink *down, pmi_push *push,
+                                  const pmi_terms *terms, unsigned is)
+{
+    size_t at = is & PMI_CONN_IS_WS ? push->frame_at : push->package_at;
+    pmi_chunk *chunk = push->chunk;
+    pm_slice package;
+    if (pmi_app_connector_opts(down->app)->scheduler == PM_SCHEDULER_BUFFER) {
+        package = pm_bytes(chunk->data + push->package_at,
+                           chunk->len - push->package_at);
+        return downlink_gather_bytes(down, &package, 1, terms);
+    }
+    if (is & PMI_CONN_IS_SLOW)
+        chunk = downlink_lean(down->app, push);
+    return downlink_refused(down,
+                            pmi_conn_offer_chunk(down->conn, chunk, at, terms));
+}
+
 static pm_err downlink_push(pmi_downlink *down, pmi_push *push,
                             const pmi_terms *terms)
 {
-    pmi_chunk *chunk = push->chunk;
-    pm_slice package;
-    bool ws;
+    unsigned is = pmi_conn_is(down->conn);
     pm_err err;
-    if (pmi_app_connector_opts(down->app)->scheduler == PM_SCHEDULER_BUFFER) {
-        package = pm_bytes(push->chunk->data + push->package_at,
-                           push->chunk->len - push->package_at);
-        return downlink_gather_bytes(down, &package, 1, terms);
-    }
-    ws = pmi_conn_framing(down->conn) == PMI_FRAMING_WS;
-    if (pmi_conn_is_slow(down->conn))
-        chunk = downlink_lean(down->app, push);
-    err = pmi_conn_offer_chunk(down->conn, chunk,
-                               ws ? push->frame_at : push->package_at, terms);
+    if (is & PMI_CONN_IS_SLOW || push->apart)
+        return downlink_push_apart(down, push, terms, is);
+    err = pmi_conn_send_chunk(
+        down->conn, push->chunk,
+        is & PMI_CONN_IS_WS ? push->frame_at : push->package_at, 0);
     return PMI_LIKELY(err == PM_OK) ? err : downlink_refused(down, err);
 }
 

@@ -216,8 +216,10 @@ static inline pm_err pmi_conn_offer_chunk(pmi_conn *conn, pmi_chunk *chunk,
         return pmi_conn_send_chunk(conn, chunk, offset, 0);
     return pmi_conn_offer_chunk_ranked(conn, chunk, offset, terms);
 }
-/* The system takes no more of it now. */
-bool pmi_conn_is_slow(const pmi_conn *conn);
+/* Both at once, for who sends to many. Slow: the system takes no more of it
+ * now. */
+enum { PMI_CONN_IS_WS = 1, PMI_CONN_IS_SLOW = 2 };
+unsigned pmi_conn_is(const pmi_conn *conn);
 /* Messages dropped so far. */
 uint32_t pmi_conn_dropped(const pmi_conn *conn);
 /* More than half of out_max waits in kept messages: `eased` will be told. */

@@ -171,9 +171,10 @@ void pmi_conn_tell_relief(pmi_conn *c)
     }
 }
 
-bool pmi_conn_is_slow(const pmi_conn *c)
+unsigned pmi_conn_is(const pmi_conn *c)
 {
-    return c->blocked;
+    return (pmi_conn_is_ws(c) ? PMI_CONN_IS_WS : 0u) |
+           (c->blocked ? PMI_CONN_IS_SLOW : 0u);
 }
 
 bool pmi_conn_want_ease(pmi_conn *c)

@@ -11,6 +11,8 @@
 #   overload      three times what a server can do, PROOF_OVERLOAD_SECONDS (5)
 #                 a time
 #   slowloris     a thousand slow clients of each kind
+#   unread        5,000 clients of whom 500 never read, PROOF_UNREAD_SECONDS (120)
+#                 with them and without
 #   bench         the large benches: test/bench/proof.sh, when it is there
 set -u
 . tools/tally.sh
@@ -46,4 +48,6 @@ part soak test/soak.sh
 part overload with_programs overload --secs "${PROOF_OVERLOAD_SECONDS:-5}"
 part slowloris with_programs slowloris
 [ ! -x test/bench/proof.sh ] || part bench test/bench/proof.sh
+part unread with_programs unread --secs "${PROOF_UNREAD_SECONDS:-120}"
+part bench bench
 total
