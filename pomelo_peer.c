@@ -19,8 +19,10 @@
 #define PEER_PROOF_MS 5000
 #define PEER_UNPROVEN_MAX 64
 #define PEER_BACKOFF_MS 50
+#define PEER_UNKNOWN_MS 1000
 
 static void peer_dial_now(pmi_peer *peer);
+static void peer_listen(pmi_peer *accepted);
 
 /* ---- Certificates ------------------------------------------------------ */
 
@@ -109,13 +111,20 @@ const char *pmi_peer_id(const pmi_peer *peer)
 
 /* ---- Links that others have dialled ------------------------------------ */
 
+/* Whom our table knows can be asked by its own link. */
+static void peer_is_known(pmi_peer *accepted, pmi_server *server)
+{
+    server->back = accepted;
+    peer_listen(accepted);
+}
+
 void pmi_peer_find_back(pmi_peers *peers, pmi_server *server)
 {
     for (pmi_link *n = peers->accepted.next; n != &peers->accepted;
          n = n->next) {
         pmi_peer *peer = PMI_OUTER(n, pmi_peer, in_all);
         if (peer->state == PMI_PEER_UP && !strcmp(peer->id, server->pub.id))
-            server->back = peer;
+            peer_is_known(peer, server);
     }
 }
 
@@ -323,6 +332,35 @@ static void peer_watch(pmi_timer *timer)
     pmi_timer_set(loop, timer, allowed / 3, peer_watch);
 }
 
+/* The master tells newcomers of each other, and one may be quicker: who is not
+ * in our table yet is heard when it is, or after this time all the same. */
+static void peer_listen_now(pmi_timer *timer)
+{
+    peer_listen(PMI_OUTER(timer, pmi_peer, timer));
+}
+
+static void peer_wait(pmi_peer *accepted)
+{
+    pm_app *app = accepted->owner->app;
+    if (!pmi_app_master_opts(app)->port)
+        return;
+    accepted->waits = true;
+    pmi_conn_pause(accepted->conn);
+    pmi_timer_set(pm_app_loop(app), &accepted->timer,
+                  (uint64_t)PEER_UNKNOWN_MS * 1000, peer_listen_now);
+}
+
+static void peer_listen(pmi_peer *accepted)
+{
+    pm_loop *loop = pm_app_loop(accepted->owner->app);
+    if (!accepted->waits)
+        return;
+    accepted->waits = false;
+    accepted->heard_us = pmi_loop_now_us(loop);
+    pmi_timer_set(loop, &accepted->timer, 0, peer_watch);
+    pmi_conn_resume(accepted->conn);
+}
+
 static void peer_unproven(pmi_timer *timer)
 {
     peer_close(PMI_OUTER(timer, pmi_peer, timer), PM_CLOSE_HANDSHAKE_TIMEOUT);
@@ -338,7 +376,9 @@ static void peer_dial_back(pmi_peer *accepted)
     pmi_server *server = pmi_cluster_find(pmi_app_cluster(app), accepted->id);
     pmi_peer *dialled = server ? server->peer : NULL;
     if (server)
-        server->back = accepted;
+        peer_is_known(accepted, server);
+    else
+        peer_wait(accepted);
     if (dialled && dialled->state == PMI_PEER_DOWN)
         pmi_timer_set(pm_app_loop(app), &dialled->timer, 0, peer_retry);
 }
@@ -556,6 +596,8 @@ static size_t peer_data(pmi_conn *conn, uint8_t *data, size_t len, void *ctx)
             return len;
         }
         used += (size_t)n;
+        if (peer->waits)
+            break;
         if (used < len && pmi_loop_over_budget(loop)) {
             pmi_conn_pause(conn); /* the rest comes in the next turn */
             pmi_conn_resume(conn);

@@ -48,6 +48,7 @@ typedef struct pmi_peer {
     bool draining; /* it wants no new calls */
     bool asked;    /* it has not heard yet that we want none */
     bool parting;  /* dialled: its server has left the table, calls go on */
+    bool waits;    /* accepted: not read, our table does not know it yet */
 } pmi_peer;
 
 /* What the module above hears. */
