@@ -173,8 +173,8 @@ void pmi_conn_tell_relief(pmi_conn *c)
 
 unsigned pmi_conn_is(const pmi_conn *c)
 {
-    return (pmi_conn_is_ws(c) ? PMI_CONN_IS_WS : 0u) |
-           (c->blocked ? PMI_CONN_IS_SLOW : 0u);
+    return (unsigned)pmi_conn_is_ws(c) * PMI_CONN_IS_WS |
+           c->blocked * PMI_CONN_IS_SLOW;
 }
 
 bool pmi_conn_want_ease(pmi_conn *c)

@@ -25,6 +25,8 @@
     X(BOUND)                                                                   \
     X(UNBOUND)                                                                 \
     X(CLOSED)                                                                  \
+    X(DRAINED)                                                                 \
+    X(SERVER_DRAINED)                                                          \
     X(ADDED)                                                                   \
     X(REMOVED)                                                                 \
     X(UP)                                                                      \

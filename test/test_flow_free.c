@@ -11,6 +11,9 @@
  * nothing is left. LIFETIMES.md names these tests. Start at story_tell. */
 #include "story.h"
 
+/* Of a push, and the queues that it nearly fills. */
+enum { FREE_LARGE = 420 * 1024, FREE_QUEUE = 512 * 1024 };
+
 /* ---- Callbacks of an app ----------------------------------------------- */
 
 static void on_bind_done(pm_err err, const char *detail, void *ctx)
@@ -184,13 +187,15 @@ static void on_fail(pm_request *req, void *ctx)
 /* Asks for everything that a session can be asked for. */
 static void on_work(pm_request *req, void *ctx)
 {
+    static const char large[FREE_LARGE];
     side *here = ctx;
     pm_session *session = pm_request_session(req);
     pm_session_ref(session);
     story_count(here, pm_session_bind(session, "u", on_bind_done, here));
     pm_session_set_text(session, "name", "value");
     story_count(here, pm_session_sync(session, NULL, on_sync_done, here));
-    pm_session_push(session, "onWork", pm_body_text("{}"));
+    /* More than a link takes at once: it will be drained. */
+    pm_session_push(session, "onWork", pm_body_bytes(large, sizeof large));
     pm_reply_text(req, "{}");
     pm_session_unref(session);
 }
@@ -395,6 +400,20 @@ static void on_unbound(pm_app *app, pm_session *session, const char *uid,
     assert_string_equal(uid, "u");
 }
 
+static void on_drained(pm_app *app, pm_session *session, void *ctx)
+{
+    (void)app;
+    (void)session;
+    story_at(ctx, AT_DRAINED);
+}
+
+static void on_server_drained(pm_app *app, const pm_server *server, void *ctx)
+{
+    (void)app;
+    (void)server;
+    story_at(ctx, AT_SERVER_DRAINED);
+}
+
 static void on_closed(pm_app *app, pm_session *session, pm_close_reason reason,
                       void *ctx)
 {
@@ -597,6 +616,8 @@ static void story_listen(side *here, pm_app *app)
     events.session_bound = on_bound;
     events.session_unbound = on_unbound;
     events.session_closed = on_closed;
+    events.session_drained = on_drained;
+    events.server_drained = on_server_drained;
     events.session_suspended = on_suspended;
     events.session_resumed = on_resumed;
     events.server_added = on_added;
@@ -638,6 +659,8 @@ static void story_app(story *s, const char *id, side *here)
     opts.connector.ctx = here;
     opts.limits.messages_per_s = 1;
     opts.limits.over_rate = PM_RATE_REFUSE;
+    opts.limits.client_queue_bytes = FREE_QUEUE;
+    opts.limits.peer_queue_bytes = FREE_QUEUE;
     assert_ok(pm_app_new(here->app, &opts));
     app = *here->app;
     story_register(here, app);

@@ -47,7 +47,6 @@ part fuzz fuzz
 part soak test/soak.sh
 part overload with_programs overload --secs "${PROOF_OVERLOAD_SECONDS:-5}"
 part slowloris with_programs slowloris
-[ ! -x test/bench/proof.sh ] || part bench test/bench/proof.sh
 part unread with_programs unread --secs "${PROOF_UNREAD_SECONDS:-120}"
-part bench bench
+[ ! -x test/bench/proof.sh ] || part bench test/bench/proof.sh
 total
