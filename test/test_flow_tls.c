@@ -315,6 +315,60 @@ static void test_clients(void **state)
     town_end(t);
 }
 
+/* With one handshake at a time, who comes in the middle of one is sent away. */
+static void test_many_at_once(void **state)
+{
+    town *t = calloc(1, sizeof *t);
+    size_t in = 0, away = 0;
+    (void)state;
+    assert_ok(town_loops(t));
+    pm_app_opts opts = town_opts(t, 0);
+    opts.connector.tls = tls_of(&host, &authority);
+    opts.limits.tls_handshakes = 1;
+    assert_ok(town_app(&opts, &t->front));
+    for (int i = 0; i < PLAYERS; i++) {
+        pm_client_opts who = player_opts(t, i);
+        player_comes(t, i, &who);
+    }
+    for (int i = 0; i < PLAYERS; i++) {
+        const player *p = &t->players[i];
+        TOWN_UNTIL(t, p->connected || p->disconnected);
+        in += p->connected > 0;
+        away += p->disconnected > 0;
+    }
+    assert_true(in > 0 && away > 0);
+    assert_int_equal(town_count(t, "\"done\""), in);
+    assert_int_equal(town_count(t, "\"refused\""), away);
+    town_end(t);
+}
+
+static bool kick_one(pm_session *session, void *ctx)
+{
+    (void)ctx;
+    assert_ok(pm_session_kick(session, NULL, NULL, NULL));
+    return true;
+}
+
+/* Who comes again shows the ticket of the first time. */
+static void test_ticket(void **state)
+{
+    town *t = town_front(&host);
+    pm_client_opts opts = player_opts(t, 0);
+    player *p;
+    (void)state;
+    opts.reconnect = true;
+    p = player_comes(t, 0, &opts);
+    TOWN_UNTIL(t, p->connected == 1);
+    player_ask(p);
+    TOWN_UNTIL(t, p->answers == 1);
+    assert_int_equal(town_count(t, "\"resumed\""), 0);
+    assert_int_equal(pm_session_each(t->front, NULL, kick_one, NULL), 1);
+    TOWN_UNTIL(t, p->connected == 2);
+    assert_int_equal(town_count(t, "\"done\""), 2);
+    assert_int_equal(town_count(t, "\"resumed\""), 1);
+    town_end(t);
+}
+
 static void test_wrong_clients(void **state)
 {
     static const char *const names[] = {"127.0.0.2", "example.com"};
@@ -686,6 +740,8 @@ static int free_certs(void **state)
 
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_clients),
+    cmocka_unit_test(test_many_at_once),
+    cmocka_unit_test(test_ticket),
     cmocka_unit_test(test_wrong_clients),
     cmocka_unit_test(test_plain_and_not),
     cmocka_unit_test(test_client_certificates),
