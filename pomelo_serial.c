@@ -13,15 +13,15 @@
 
 #define SERIAL_KEY_MAX (8 + 256) /* session id, frontend id */
 
-typedef struct serial {
+typedef struct serial_filter {
     pm_app *app;
     pmi_map lanes;
     pmi_link waits; /* every pmi_serial_wait, by in_all */
     uint64_t timeout_us;
-} serial;
+} serial_filter;
 
 typedef struct serial_lane {
-    serial *owner;
+    serial_filter *owner;
     pmi_link waiting;                /* pmi_serial_wait */
     struct pmi_serial_wait *running; /* NULL: the next one is on its way */
     pmi_timer timer;
@@ -34,7 +34,7 @@ typedef struct serial_lane {
 typedef struct pmi_serial_wait {
     pmi_link link, in_all;
     struct pmi_serial_wait *below; /* the same request's, of another filter */
-    serial *owner;
+    serial_filter *owner;
     pm_request *req;
     serial_lane *lane; /* NULL: the lane has gone on without it */
 } pmi_serial_wait;
@@ -103,7 +103,8 @@ static void serial_start(pmi_task *task)
     serial_run(lane, PMI_OUTER(node, pmi_serial_wait, link));
 }
 
-static serial_lane *serial_lane_of(serial *self, const pm_session *session)
+static serial_lane *serial_lane_of(serial_filter *self,
+                                   const pm_session *session)
 {
     const pmi_env *env = pmi_app_env(self->app);
     char key[SERIAL_KEY_MAX];
@@ -129,7 +130,7 @@ static serial_lane *serial_lane_of(serial *self, const pm_session *session)
 
 static void serial_before(pm_request *req, void *ctx)
 {
-    serial *self = ctx;
+    serial_filter *self = ctx;
     const pmi_env *env = pmi_app_env(self->app);
     pmi_serial_wait *wait = pmi_zalloc(env, sizeof *wait);
     serial_lane *lane = wait ? serial_lane_of(self, req->session) : NULL;
@@ -150,7 +151,7 @@ static void serial_before(pm_request *req, void *ctx)
         serial_run(lane, wait);
 }
 
-static pmi_serial_wait *serial_take(serial *self, pm_request *req)
+static pmi_serial_wait *serial_take(serial_filter *self, pm_request *req)
 {
     pmi_serial_wait **at = &req->waits, *wait;
     while (*at && (*at)->owner != self)
@@ -164,7 +165,7 @@ static pmi_serial_wait *serial_take(serial *self, pm_request *req)
 static void serial_after(pm_request *req, const pm_response *response,
                          void *ctx)
 {
-    serial *self = ctx;
+    serial_filter *self = ctx;
     pmi_serial_wait *wait = serial_take(self, req);
     (void)response;
     if (wait) {
@@ -179,7 +180,7 @@ static void serial_after(pm_request *req, const pm_response *response,
 /* The app is gone, and nobody of us stands on a lane any more. */
 static void serial_release(void *ctx)
 {
-    serial *self = ctx;
+    serial_filter *self = ctx;
     const pmi_env *env = pmi_app_env(self->app);
     pmi_map_walk walk = pmi_map_begin(&self->lanes);
     pmi_link *node;
@@ -205,7 +206,7 @@ static void serial_release(void *ctx)
 pm_err pm_filter_serial(pm_app *app, uint32_t timeout_ms)
 {
     pm_filter filter = {serial_before, serial_after, NULL};
-    serial *self = pmi_zalloc(pmi_app_env(app), sizeof *self);
+    serial_filter *self = pmi_zalloc(pmi_app_env(app), sizeof *self);
     if (!self)
         return PM_ENOMEM;
     self->app = app;
