@@ -53,6 +53,7 @@ make_ca authority && make_ca stranger &&
 
 serve() { # CERTIFICATE
     [ -z "$hello" ] || { kill "$hello"; wait "$hello"; }
+    : >"$dir/out" # what the one before has said is not this one's word
     "$BUILD/examples/hello/hello" --port 0 --web-port 0 \
         --tls-cert "$dir/$1.pem" --tls-key "$dir/$1.key" >"$dir/out" 2>&1 &
     hello=$!
