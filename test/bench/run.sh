@@ -56,6 +56,7 @@ ready() { # LOG: waits for the word
 server() { # LOG ARGS...: starts one, its pid in $server
     local log=$dir/$1
     shift
+    : >"$log"
     "$BIN/server" --port-base "$BASE" "$@" >"$log" 2>&1 &
     server=$!
     pids="$pids $server"
@@ -63,6 +64,7 @@ server() { # LOG ARGS...: starts one, its pid in $server
 }
 
 floor() {
+    : >"$dir/floor"
     "$BIN/floor" "$FLOOR" >"$dir/floor" 2>&1 &
     floor=$!
     pids="$pids $floor"
