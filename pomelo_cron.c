@@ -216,9 +216,10 @@ static cron_entry *crons_make(pmi_crons *crons, const pm_cron *cron)
     size_t bytes =
         strlen(cron->id) + strlen(cron->time) + strlen(cron->action) + 3;
     cron_entry *entry = pmi_zalloc(crons->env, sizeof *entry + bytes);
-    char *room = (char *)(entry + 1);
+    char *room;
     if (!entry)
         return NULL;
+    room = (char *)(entry + 1);
     entry->pub.id = crons_copy(&room, cron->id);
     entry->pub.time = crons_copy(&room, cron->time);
     entry->pub.action = crons_copy(&room, cron->action);

@@ -91,6 +91,7 @@ look_promtool() {
 
 look_ci() {
     have clang-format || need clang-format
+    have valgrind || need valgrind
     have node || need nodejs
     have npm || need npm
     have openssl || need openssl
