@@ -513,25 +513,4 @@ static inline char *test_load(const char *name, size_t *len)
     return data;
 }
 
-/* ---- Ports ------------------------------------------------------------- */
-/* A port of loopback that is free, below those that systems give to outgoing
- * connections: a server that is killed finds it again. */
-static inline uint16_t test_free_port(void)
-{
-    static unsigned next;
-    for (int tries = 0; tries < 1000; tries++) {
-        unsigned port = 15000 + ((unsigned)getpid() * 17 + next++) % 12000;
-        struct sockaddr_in addr = {.sin_family = AF_INET,
-                                   .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
-                                   .sin_port = htons((uint16_t)port)};
-        int fd = socket(AF_INET, SOCK_STREAM, 0), bound;
-        bound = bind(fd, (struct sockaddr *)&addr, sizeof addr);
-        close(fd);
-        if (bound == 0)
-            return (uint16_t)port;
-    }
-    fail_msg("no free port");
-    return 0;
-}
-
 #endif

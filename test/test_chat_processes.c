@@ -4,12 +4,10 @@
  * ends well when it is told to. */
 #define TEST_PUBLIC
 #include "chat_talk.h"
+#include "ports.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <signal.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 
 #define PLAY_PROCESSES_MAX 7
@@ -28,36 +26,6 @@ typedef struct play {
 } play;
 
 /* ---- Processes --------------------------------------------------------- */
-
-static bool play_port_is_free(int port)
-{
-    struct sockaddr_in addr = {.sin_family = AF_INET,
-                               .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
-                               .sin_port = htons((uint16_t)port)};
-    int fd = socket(AF_INET, SOCK_STREAM, 0), one = 1;
-    bool is_free;
-    assert_true(fd >= 0);
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    is_free = bind(fd, (struct sockaddr *)&addr, sizeof addr) == 0;
-    close(fd);
-    return is_free;
-}
-
-/* Below the ports that systems give to outgoing connections. */
-static uint16_t play_find_base(void)
-{
-    for (int i = 0; i < 150; i++) {
-        int base = 12000 + (getpid() + i) % 150 * 100;
-        size_t n = 0;
-        while (n < sizeof play_offsets / sizeof *play_offsets &&
-               play_port_is_free(base + play_offsets[n]))
-            n++;
-        if (n == sizeof play_offsets / sizeof *play_offsets)
-            return (uint16_t)base;
-    }
-    fail_msg("no free ports");
-    return 0;
-}
 
 static void play_exec(const char *name, char **argv)
 {
@@ -211,7 +179,8 @@ static void test_processes_sound_alike(void **state)
         "chat-server-1",      "chat-server-2",
         "chat-server-3",      NULL};
     static play a, b;
-    uint16_t base = play_find_base();
+    uint16_t base = test_free_base(play_offsets,
+                                   sizeof play_offsets / sizeof *play_offsets);
     (void)state;
     play_run(&a, base, one, false);
     play_run(&b, base, two, false);

@@ -3,13 +3,10 @@
  * other is killed under load and started again: the gate, a connector, a chat
  * server. Every request of users on other connectors is answered, no other
  * process dies, and within 3 s of its start the system is whole. */
-#include "test.h"
+#include "ports.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <signal.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -331,44 +328,15 @@ static void restart_one(restart *r, int server)
     }
 }
 
-static bool restart_port_is_free(int port)
-{
-    struct sockaddr_in addr = {.sin_family = AF_INET,
-                               .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
-                               .sin_port = htons((uint16_t)port)};
-    int fd = socket(AF_INET, SOCK_STREAM, 0), one = 1;
-    bool is_free;
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    is_free = bind(fd, (struct sockaddr *)&addr, sizeof addr) == 0;
-    close(fd);
-    return is_free;
-}
-
-/* Between the ports of test_chat_processes and those of outgoing
- * connections. */
-static uint16_t restart_base(void)
-{
-    static const int offsets[] = {14,   50,   51,   52,   1050,
-                                  1051, 1052, 3050, 3051, 3052};
-    for (int i = 0; i < 40; i++) {
-        int base = 8000 + (getpid() + i) % 40 * 100;
-        size_t n = 0;
-        while (n < 10 && restart_port_is_free(base + offsets[n]))
-            n++;
-        if (n == 10)
-            return (uint16_t)base;
-    }
-    fail_msg("no free ports");
-    return 0;
-}
-
 static void test_restarts_under_load(void **state)
 {
     static const int order[] = {0, 1, 4, 5, 6};
+    static const int offsets[] = {14,   50,   51,   52,   1050,
+                                  1051, 1052, 3050, 3051, 3052};
     static restart r;
     (void)state;
     restart_check_rooms();
-    r.base = restart_base();
+    r.base = test_free_base(offsets, sizeof offsets / sizeof *offsets);
     for (int i = 0; i < SERVERS; i++)
         restart_spawn(&r, i);
     assert_ok(pm_loop_new(&r.loop, NULL));

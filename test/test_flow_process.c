@@ -3,7 +3,7 @@
  * and the client hears 500 at once; the backend comes back and is used again.
  * And a host that owns the event_base and leaves SIGPIPE alone survives a peer
  * that resets while it is written to. */
-#include "test.h"
+#include "ports.h"
 
 #include <arpa/inet.h>
 #include <event2/event.h>

@@ -6,6 +6,7 @@
  * under ThreadSanitizer. Then what only real sockets show of an app: addresses,
  * and who is refused. */
 #include "flow.h"
+#include "ports.h"
 
 #include <arpa/inet.h>
 #include <pthread.h>
@@ -92,19 +93,6 @@ static void on_letter(void *arg)
 }
 
 /* ---- A town ------------------------------------------------------------ */
-
-/* A port that is free just now. */
-static uint16_t town_free_port(void)
-{
-    struct sockaddr_in addr = {.sin_family = AF_INET};
-    socklen_t len = sizeof addr;
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    assert_int_equal(bind(fd, (struct sockaddr *)&addr, len), 0);
-    assert_int_equal(getsockname(fd, (struct sockaddr *)&addr, &len), 0);
-    close(fd);
-    return ntohs(addr.sin_port);
-}
 
 static pm_err town_app(town *t, const pm_server *servers, const char *id,
                        pm_app **out)
@@ -206,8 +194,8 @@ static void test_two_towns(void **state)
     pthread_t threads[2 + TOWN_POSTERS];
     (void)state;
     assert_non_null(towns);
-    towns[0].rpc_port = town_free_port();
-    towns[1].rpc_port = town_free_port();
+    towns[0].rpc_port = test_free_port();
+    towns[1].rpc_port = test_free_port();
     assert_ok(town_open(&towns[0], "east"));
     assert_ok(town_open(&towns[1], "west"));
     for (size_t i = 0; i < 2; i++)
@@ -295,7 +283,7 @@ static void test_posts_until_the_end(void **state)
     pthread_t threads[END_POSTERS + 1];
     (void)state;
     assert_non_null(e);
-    e->town.rpc_port = town_free_port();
+    e->town.rpc_port = test_free_port();
     assert_ok(town_open(&e->town, "north"));
     for (int i = 0; i < END_POSTERS; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, ending_post, e), 0);

@@ -5,6 +5,7 @@
  * sockets, on two loops, so that nothing goes through memory. */
 #include "test.h"
 
+#include "ports.h"
 #include "test_certs.h"
 
 #include <time.h>

@@ -6,14 +6,11 @@
  *
  * 100,000 calls; fewer where the sanitizers look on, 1,000,000 with PM_PROOF=1.
  * The others are this program, too: --worker. Start reading at storm_tick(). */
-#include "test.h"
+#include "ports.h"
 #include "core/conn_open.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <signal.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 
 #if defined(__has_feature)
@@ -340,40 +337,12 @@ static void storm_tick(pm_app *app, void *ctx)
 
 /* ---- The whole --------------------------------------------------------- */
 
-static bool storm_port_is_free(int port)
-{
-    struct sockaddr_in addr = {.sin_family = AF_INET,
-                               .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
-                               .sin_port = htons((uint16_t)port)};
-    int fd = socket(AF_INET, SOCK_STREAM, 0), one = 1;
-    bool is_free;
-    assert_true(fd >= 0);
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    is_free = bind(fd, (struct sockaddr *)&addr, sizeof addr) == 0;
-    close(fd);
-    return is_free;
-}
-
-/* Ports that stay ours while nobody listens on them: below those that systems
- * give to outgoing connections. */
-static uint16_t storm_find_base(void)
-{
-    for (int i = 0; i < 400; i++) {
-        int base = 28000 + (getpid() + i) % 400 * 8, n = 0;
-        while (n < STORM_WORKERS && storm_port_is_free(base + n))
-            n++;
-        if (n == STORM_WORKERS)
-            return (uint16_t)base;
-    }
-    fail_msg("no free ports");
-    return 0;
-}
-
 static void storm_open(storm *s, uint32_t want)
 {
+    static const int offsets[STORM_WORKERS] = {0, 1, 2, 3};
     pm_loop_opts opts = pm_loop_opts_default();
     s->dice.seed = (uint64_t)getpid();
-    s->base = storm_find_base();
+    s->base = test_free_base(offsets, STORM_WORKERS);
     storm_table(s->table, s->base);
     s->calls = calloc(want, sizeof *s->calls);
     assert_non_null(s->calls);

@@ -210,12 +210,17 @@ function portIsFree(port) {
 }
 
 async function freePort() {
-    return portIsFree(0);
+    return freeBase([0]);
 }
 
-/* A base to which all of `offsets` can be added. */
+/* A base to which all of `offsets` can be added, each time another: below the
+ * ports that systems give to outgoing connections, a browser's among them. */
+let nextBase = 21000;
+
 async function freeBase(offsets) {
-    for (let base = 21000; base < 32000; base += 100) {
+    while (nextBase < 28000) {
+        const base = nextBase;
+        nextBase += 10;
         const found = await Promise.all(
             offsets.map((offset) => portIsFree(base + offset)));
         if (found.every(Boolean)) {
