@@ -27,7 +27,8 @@ enum {
     FUZZ_KNOWING = 2,   /* and with a dictionary and schemas */
     FUZZ_RECONNECT = 4, /* the client comes back by itself */
     FUZZ_WS = 8,
-    FUZZ_REFUSING = 16 /* an answer that is no welcome */
+    FUZZ_REFUSING = 16, /* an answer that is no welcome */
+    FUZZ_RESUMING = 32  /* sessions outlive their connections */
 };
 enum { FORM_RAW, FORM_PACKAGE, FORM_MESSAGE, FORM_ACTION };
 enum { PIECES_MAX = 64, WS_TURNS = 4, HEAD_MAX = 4096 };
@@ -40,7 +41,8 @@ typedef struct fuzz {
     pmi_conn *conn; /* the server's end; NULL: closed */
     bool upgraded, greeted;
     size_t asked, told;
-    bool connected;
+    bool connected, suspended;
+    unsigned heard; /* DATA packages, to resume by */
 } fuzz;
 
 static const char plain[] = "{\"code\":200,\"sys\":{\"heartbeat\":3}}";
@@ -60,6 +62,10 @@ static const char knowing[] =
     "\"client\":{\"a.b.c\":{\"text\":{\"option\":\"required\","
     "\"type\":\"string\",\"tag\":1},\"__messages\":{},"
     "\"__tags\":{\"1\":\"text\"}}}}},\"user\":{\"name\":\"n\"}}";
+
+static const char resuming[] =
+    "{\"code\":200,\"sys\":{\"heartbeat\":3},\"user\":{\"" PMI_RESUME_NAME
+    "\":{\"token\":\"t\",\"resumed\":%s,\"received\":%u,\"ms\":3000}}}";
 
 /* ---- The client's owner ---------------------------------------------------- */
 
@@ -94,7 +100,23 @@ static void on_disconnected(pm_client *client, pm_close_reason why, int code,
     fuzz *f = ctx;
     (void)code;
     FUZZ_CHECK(why != PM_CLOSE_NONE && !pm_client_is_connected(client));
-    f->connected = false;
+    f->connected = f->suspended = false;
+    f->heard = 0;
+}
+
+static void on_suspended(pm_client *client, pm_close_reason why, void *ctx)
+{
+    fuzz *f = ctx;
+    FUZZ_CHECK(why != PM_CLOSE_NONE && !pm_client_is_connected(client));
+    FUZZ_CHECK(f->options & FUZZ_RESUMING && f->connected && !f->suspended);
+    f->suspended = true;
+}
+
+static void on_resumed(pm_client *client, void *ctx)
+{
+    fuzz *f = ctx;
+    FUZZ_CHECK(pm_client_is_connected(client) && f->suspended);
+    f->suspended = false;
 }
 
 static void on_response(pm_client *client, pm_err err, pm_body body, void *ctx)
@@ -122,8 +144,15 @@ static void fuzz_package(fuzz *f, uint8_t type, pm_slice a, pm_slice b)
 static void fuzz_heard(fuzz *f, const pmi_package *package)
 {
     const char *answer = f->options & FUZZ_KNOWING ? knowing : plain;
+    char text[256];
     if (f->options & FUZZ_REFUSING)
         answer = refusing;
+    else if (f->options & FUZZ_RESUMING) {
+        snprintf(text, sizeof text, resuming, f->connected ? "true" : "false",
+                 f->heard);
+        answer = text;
+    }
+    f->heard += package->type == PMI_PACKAGE_DATA;
     if (package->type == PMI_PACKAGE_HANDSHAKE && f->options & FUZZ_GREETED)
         fuzz_package(f, PMI_PACKAGE_HANDSHAKE, pm_text(answer),
                      pm_bytes(NULL, 0));
@@ -213,11 +242,14 @@ static pm_err fuzz_start(fuzz *f)
     opts.loop = f->world.loop;
     opts.port = pmi_listener_port(f->door);
     opts.transport = f->options & FUZZ_WS ? PM_TRANSPORT_WS : PM_TRANSPORT_TCP;
-    opts.reconnect = f->options & FUZZ_RECONNECT;
+    opts.resume = f->options & FUZZ_RESUMING;
+    opts.reconnect = opts.resume || f->options & FUZZ_RECONNECT;
     opts.events.connected = on_connected;
     opts.events.pushed = on_pushed;
     opts.events.kicked = on_kicked;
     opts.events.disconnected = on_disconnected;
+    opts.events.suspended = on_suspended;
+    opts.events.resumed = on_resumed;
     opts.ctx = f;
     return pm_client_new(&f->client, &opts);
 }
