@@ -276,6 +276,13 @@ typedef struct pm_loop_opts {
      * process (TZ). */
     int32_t (*utc_offset_s)(int64_t utc_s, void *ctx);
     void *seam_ctx; /* for these four */
+    /* So many microseconds after the last event pm_loop_run looks again and
+     * again before it sleeps; at most 1,000,000. For servers that call each
+     * other all the time: a core that sleeps is slow to wake (some 5
+     * microseconds, on many virtual machines 50 to 100), and each call pays
+     * that twice. It costs CPU, so such a process wants a core of its own
+     * (pm_server.cpu). 0: it sleeps at once. */
+    uint32_t spin_us;
 } pm_loop_opts;
 
 static inline pm_loop_opts pm_loop_opts_default(void)
@@ -1573,6 +1580,7 @@ typedef struct pm_run_opts {
     uint16_t stats_port;
     const char *servers_json; /* servers that are in no file, as a servers.json
                                  of their own: added at run time */
+    uint32_t spin_us;         /* pm_loop_opts.spin_us */
 } pm_run_opts;
 static inline pm_run_opts pm_run_opts_default(void)
 {

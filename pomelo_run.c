@@ -420,6 +420,7 @@ pm_err pm_run(const pm_run_opts *opts, pm_configure_cb configure, void *ctx)
         return PM_EINVAL;
     loop_opts.log = opts->log ? opts->log : pmi_run_log_line;
     loop_opts.log_ctx = opts->log ? opts->log_ctx : &self.log;
+    loop_opts.spin_us = opts->spin_us;
     err = pm_loop_new(&self.loop, &loop_opts);
     if (err)
         return err;

@@ -60,6 +60,7 @@ struct pm_loop {
     bool in_turn;       /* in our own part, behind the descriptors */
     bool dispatching;   /* in pm_loop_run or pm_loop_poll */
     bool running;       /* in pm_loop_run */
+    uint32_t spin_us;   /* so long it looks again before it sleeps */
     uint64_t budget_us; /* when pm_loop_poll's time is over; UINT64_MAX: never
                          */
 

@@ -8,7 +8,9 @@
  * Start reading at pm_loop_new(). */
 #include "loop_internal.h"
 
-enum { LOOP_CHUNKS_KEPT = 1024 };
+#include <sched.h>
+
+enum { LOOP_CHUNKS_KEPT = 1024, LOOP_SPIN_MAX_US = 1000000 };
 
 /* ---- Making ------------------------------------------------------------ */
 /* A host that was built against an older header knows fewer options. */
@@ -22,7 +24,7 @@ static pm_err loop_opts_read(pm_loop_opts *out, const pm_loop_opts *opts)
         memcpy(&o, opts, opts->size);
     given = !!o.alloc.alloc + !!o.alloc.resize + !!o.alloc.release;
     if ((given != 0 && given != 3) || o.priority < -1 ||
-        (o.memory_only && o.base))
+        (o.memory_only && o.base) || o.spin_us > LOOP_SPIN_MAX_US)
         return PM_EINVAL;
     if (o.priority >= 0 &&
         (!o.base || o.priority >= event_base_get_npriorities(o.base)))
@@ -89,6 +91,7 @@ static void loop_init(pm_loop *loop, const pmi_env *env,
     loop->base = opts->base;
     loop->memory_only = opts->memory_only;
     loop->priority = opts->priority;
+    loop->spin_us = opts->spin_us;
     loop->armed_us = loop->budget_us = UINT64_MAX;
     loop->wake.read_fd = loop->wake.write_fd = -1;
     pmi_list_init(&loop->due);
@@ -229,6 +232,22 @@ static pm_err loop_dispatch(pm_loop *loop, int flags)
     return loop->owns_base ? PM_ENET : PM_EINVAL;
 }
 
+/* Sleeps only when the last event is spin_us ago. Meanwhile who else wants this
+ * core has it: it may be the one whose answer is waited for. */
+static pm_err loop_spin(pm_loop *loop)
+{
+    pm_err err;
+    do {
+        bool quiet;
+        sched_yield();
+        quiet = pmi_loop_clock_us(loop) - loop->now_us >= loop->spin_us;
+        err = loop_dispatch(loop, EVLOOP_NO_EXIT_ON_EMPTY |
+                                      (quiet ? EVLOOP_ONCE : EVLOOP_NONBLOCK));
+    } while (!err && !event_base_got_break(loop->base) &&
+             !event_base_got_exit(loop->base));
+    return err;
+}
+
 pm_err pm_loop_run(pm_loop *loop)
 {
     pm_err err;
@@ -238,7 +257,8 @@ pm_err pm_loop_run(pm_loop *loop)
     if (atomic_load(&loop->broken))
         pmi_loop_want_turn(loop);
     loop->running = true;
-    err = loop_dispatch(loop, EVLOOP_NO_EXIT_ON_EMPTY);
+    err = loop->spin_us ? loop_spin(loop)
+                        : loop_dispatch(loop, EVLOOP_NO_EXIT_ON_EMPTY);
     loop->running = false;
     atomic_store(&loop->broken, false);
     return err;

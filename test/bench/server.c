@@ -155,6 +155,7 @@ static pm_err server_run(server *self)
     run.ids = self->ids;
     run.app = &self->app;
     run.started = server_started;
+    run.spin_us = self->spin_us;
     err = pm_run(&run, server_configure, self);
     if (err)
         fprintf(stderr, "server: %s\n", pm_strerror(err));
@@ -201,11 +202,12 @@ static int server_help(int status)
     for (size_t i = 0; i < sizeof server_limits / sizeof server_limits[0]; i++)
         fprintf(status ? stderr : stdout, "                        %s\n",
                 server_limits[i].name);
-    fputs("  --policy keep       push policy, the only one so far\n"
+    fputs("  --policy keep       push policy\n"
           "  --sndbuf BYTES      SO_SNDBUF of client sockets\n"
           "  --counters          counters as JSON at the end and on SIGUSR1\n"
           "  --handlers N        N more handlers\n"
           "  --channels N        N more channels on the chat server\n"
+          "  --spin US           looks so long before it sleeps (0)\n"
           "  --help              this text\n",
           status ? stderr : stdout);
     return status;
@@ -245,7 +247,7 @@ static bool server_set_limit(server *self, const char *text)
 static bool server_option(server *self, int option, const char *text)
 {
     double number = 0;
-    if (strchr("bHsnc", option) &&
+    if (strchr("bHsncS", option) &&
         !server_number(text, option == 'b' ? 60000 : 1e9, &number))
         return false;
     switch (option) {
@@ -282,6 +284,9 @@ static bool server_option(server *self, int option, const char *text)
     case 'c':
         self->extra_channels = (uint32_t)number;
         break;
+    case 'S':
+        self->spin_us = (uint32_t)number;
+        break;
     default:
         return false;
     }
@@ -303,6 +308,7 @@ static int server_options(server *self, int argc, char **argv)
         {"counters", no_argument, NULL, 'C'},
         {"handlers", required_argument, NULL, 'n'},
         {"channels", required_argument, NULL, 'c'},
+        {"spin", required_argument, NULL, 'S'},
         {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0}};
     int option;

@@ -14,7 +14,7 @@ typedef struct server {
     pm_app_opts app;
     const char *ids; /* NULL: every server in this process */
     uint16_t port_base;
-    uint32_t extra_handlers, extra_channels;
+    uint32_t extra_handlers, extra_channels, spin_us;
     bool counters;
     uint64_t notes; /* chat.chatHandler.note */
     uint64_t opened, bound, requests;
