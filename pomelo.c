@@ -32,7 +32,7 @@ typedef struct app_component {
 typedef struct app_timer {
     pmi_timer timer;
     pm_app *app;
-    uint64_t id, repeat_us;
+    uint64_t id, due_us, repeat_us;
     pm_timer_cb cb;
     void *ctx;
 } app_timer;
@@ -768,13 +768,29 @@ void *pm_app_get(const pm_app *app, const char *name)
     return pmi_map_get(&app->values, pm_text(name));
 }
 
+static void app_timer_fire(pmi_timer *base);
+
+static void app_timer_set(app_timer *timer, uint64_t now_us)
+{
+    pmi_timer_set(timer->app->loop, &timer->timer, timer->due_us - now_us,
+                  app_timer_fire);
+}
+
+/* At the next of its times that is still to come: it may be late itself. */
+static void app_timer_again(app_timer *timer)
+{
+    uint64_t now = pmi_loop_now_us(timer->app->loop);
+    uint64_t late = now - timer->due_us;
+    timer->due_us = now + timer->repeat_us - late % timer->repeat_us;
+    app_timer_set(timer, now);
+}
+
 static void app_timer_fire(pmi_timer *base)
 {
     app_timer *timer = PMI_OUTER(base, app_timer, timer);
     app_timer now = *timer;
     if (timer->repeat_us) {
-        pmi_timer_set(timer->app->loop, &timer->timer, timer->repeat_us,
-                      app_timer_fire);
+        app_timer_again(timer);
     } else {
         pmi_map_remove_num(&timer->app->timers, timer->id);
         pmi_free(&timer->app->env, timer);
@@ -786,6 +802,7 @@ pm_err pm_app_timer(pm_app *app, uint32_t delay_ms, uint32_t repeat_ms,
                     pm_timer_cb cb, void *ctx, uint64_t *id)
 {
     app_timer *timer;
+    uint64_t now;
     if (!cb)
         return PM_EINVAL;
     if (app->state == PMI_APP_FREED)
@@ -803,8 +820,9 @@ pm_err pm_app_timer(pm_app *app, uint32_t delay_ms, uint32_t repeat_ms,
         return PM_ENOMEM;
     }
     app->last_timer++;
-    pmi_timer_set(app->loop, &timer->timer, (uint64_t)delay_ms * 1000,
-                  app_timer_fire);
+    now = pmi_loop_now_us(app->loop);
+    timer->due_us = now + (uint64_t)delay_ms * 1000;
+    app_timer_set(timer, now);
     if (id)
         *id = timer->id;
     return PM_OK;

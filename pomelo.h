@@ -773,8 +773,9 @@ PM_API pm_err pm_app_stop_hold(pm_app *app);
 PM_API void pm_app_stop_release(pm_app *app);
 
 /* A timer of the application: first after delay_ms, then every repeat_ms (0:
- * once). *id (may be NULL) is for pm_app_timer_cancel. Ends with the app.
- * PM_ENOMEM */
+ * once) from when it was due, however late it came: it does not drift. Times
+ * that have passed meanwhile are left out. *id (may be NULL) is for
+ * pm_app_timer_cancel. Ends with the app. PM_ENOMEM */
 typedef void (*pm_timer_cb)(pm_app *app, void *ctx);
 PM_API pm_err pm_app_timer(pm_app *app, uint32_t delay_ms, uint32_t repeat_ms,
                            pm_timer_cb cb, void *ctx, uint64_t *id);

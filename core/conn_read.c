@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* core/conn_read.c -- how bytes come in: sniffing, upgrade, stream, frames.
  *
- * One read of a bounded size a readiness into the loop's buffer, behind what was left over;
- * parsed there; the rest goes into a chunk of this connection (`tail`). A tail
- * that has grown large is read into directly, so that a large message is not
- * copied again and again. Work stops after a whole unit when the turn's budget
- * is spent, and goes on in the next turn by a task.
+ * One read of a bounded size a readiness into the loop's buffer, behind what
+ * was left over; parsed there; the rest goes into a chunk of this connection
+ * (`tail`). A tail that has grown large is read into directly, so that a large
+ * message is not copied again and again. Work stops after a whole unit when the
+ * turn's budget is spent, and goes on in the next turn by a task.
  * Start reading at pmi_conn_ready(). */
 #include "conn_read.h"
 

@@ -297,6 +297,30 @@ static void test_timers(void **state)
     flow_end(&l.f);
 }
 
+/* The second tick takes so long that two others have passed when it is done. */
+static void on_slow_tick(pm_app *app, void *ctx)
+{
+    life *l = ctx;
+    char text[24];
+    (void)app;
+    snprintf(text, sizeof text, "%u", (unsigned)(l->f.world.now_us / 1000));
+    life_say(l, text);
+    if (++l->ticks == 2)
+        l->f.world.now_us += 47000;
+}
+
+static void test_timer_does_not_drift(void **state)
+{
+    life l = {0};
+    (void)state;
+    assert_ok(flow_loop(&l.f, 1));
+    assert_ok(flow_app(&l.f, "chat-1", &l.f.back));
+    assert_ok(pm_app_timer(l.f.back, 10, 20, on_slow_tick, &l, NULL));
+    flow_run(&l.f, 120);
+    assert_string_equal(l.said, "10 30 77 90 110");
+    flow_end(&l.f);
+}
+
 static void test_values(void **state)
 {
     life l = {0};
@@ -737,6 +761,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_stop_in_a_failing_start),
     cmocka_unit_test(test_port_taken),
     cmocka_unit_test(test_timers),
+    cmocka_unit_test(test_timer_does_not_drift),
     cmocka_unit_test(test_values),
     cmocka_unit_test(test_events),
     cmocka_unit_test(test_stop_idle),

@@ -8,7 +8,6 @@
 #include <event2/event.h>
 #include <netinet/in.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -457,57 +456,6 @@ static void test_break(void **state)
     assert_ok(pm_loop_post(r.loop, break_post, r.loop));
     assert_ok(pm_loop_run(r.loop));
     assert_ok(pm_loop_free(r.loop));
-}
-
-/* ---- Looking again before it sleeps ------------------------------------- */
-
-enum { SPIN_US = 1000 };
-
-/* Time passes only when somebody asks for it. */
-static uint64_t spin_clock(void *ctx)
-{
-    return atomic_fetch_add((atomic_ullong *)ctx, 1);
-}
-
-typedef struct spin {
-    pm_loop *loop;
-    atomic_ullong now_us;
-} spin;
-
-/* Nothing wakes the loop before it has looked for as long as it should and its
- * clock stands still: it sleeps. */
-static void *spin_main(void *arg)
-{
-    spin *s = arg;
-    unsigned long long seen = 0;
-    while (atomic_load(&s->now_us) < SPIN_US || seen != s->now_us) {
-        seen = s->now_us;
-        for (int i = 0; i < 1000; i++)
-            sched_yield();
-    }
-    pm_loop_break(s->loop);
-    return NULL;
-}
-
-static void test_spin(void **state)
-{
-    pm_loop_opts opts = pm_loop_opts_default();
-    pthread_t thread;
-    spin s = {.now_us = 1};
-    (void)state;
-    opts.clock_us = spin_clock;
-    opts.seam_ctx = &s.now_us;
-    opts.spin_us = 1000001;
-    assert_err(pm_loop_new(&s.loop, &opts), PM_EINVAL);
-    opts.spin_us = SPIN_US;
-    assert_ok(pm_loop_new(&s.loop, &opts));
-    pthread_create(&thread, NULL, spin_main, &s);
-    assert_ok(pm_loop_run(s.loop));
-    pthread_join(thread, NULL);
-    assert_in_range(s.now_us, SPIN_US, 2 * SPIN_US);
-    assert_ok(pm_loop_post(s.loop, break_post, s.loop));
-    assert_ok(pm_loop_run(s.loop));
-    assert_ok(pm_loop_free(s.loop));
 }
 
 /* What was asked for before the end of the turn is done before run returns. */
@@ -1005,7 +953,6 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_nesting_shared),
     cmocka_unit_test(test_budget),
     cmocka_unit_test(test_no_memory),
-    cmocka_unit_test(test_spin),
     cmocka_unit_test(test_signal),
     cmocka_unit_test(test_names),
     cmocka_unit_test(test_names_free),
