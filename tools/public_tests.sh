@@ -6,7 +6,7 @@
 for f in test/test_api_*.c test/test_flow_*.c; do
     [ -f "$f" ] || continue
     if sed -n 's/^#include "\(.*\)"/\1/p' "$f" |
-        grep -Eqv '^((\.\./)?pomelo\.h|test[a-z_]*\.h)$'; then
+        grep -Eqv '^((\.\./)?pomelo\.h|(test[a-z_]*|ports)\.h)$'; then
         continue
     fi
     basename "$f" .c
