@@ -14,6 +14,7 @@
 
 #include <getopt.h>
 #include <inttypes.h>
+#include <malloc.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
 
@@ -201,6 +202,8 @@ static void unread_start(unread *self)
     if (!self->server.pid) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         trial_pin(1);
+        free(self->times.us); /* not the server's memory */
+        malloc_trim(0);
         unread_serve(self, ends[1]);
     }
     close(ends[1]);
@@ -266,10 +269,12 @@ static void unread_add(unread *self, size_t at, bool reads, char kind)
 static void unread_package(unread *self, const unread_conn *conn, uint64_t now)
 {
     char text[17] = "";
+    uint64_t sent;
     if (conn->head[6] != 's' || conn->have < UNREAD_HEAD)
         return;
     memcpy(text, conn->head + 7, 16);
-    trial_times_add(&self->times, now - strtoull(text, NULL, 16));
+    sent = strtoull(text, NULL, 16);
+    trial_times_add(&self->times, now > sent ? now - sent : 0);
     self->heard++;
 }
 
