@@ -333,8 +333,9 @@ typedef struct pm_server {
     uint32_t max_connections; /* 0: the limit of the process */
     uint32_t weight;          /* for wrr; 0 is taken as 1 */
     const char *args;         /* for who starts the process; may be NULL */
-    const char *raw;     /* the entry's JSON text, unknown keys included; NULL
-                            when the table did not come from a file */
+    const char *raw;     /* the entry's JSON text, unknown keys included but
+                            without clusterCount; NULL when the table did not
+                            come from a file */
     uint16_t stats_port; /* where pm_run tells the numbers of the process that
                             plays it: GET /metrics; 0: nowhere */
 } pm_server;

@@ -63,6 +63,8 @@ typedef struct config_reader {
     const char *part; /* the key of the environment; NULL: the whole file */
     const char *type; /* where we are: type[index] */
     size_t index;
+    bool spoken;    /* one entry of a command line: its key is place enough */
+    uint32_t first; /* of each type's ids that clusterCount makes */
     pmi_map ids;
     pmi_buf scratch;
 } config_reader;
@@ -207,9 +209,13 @@ static pm_err config_fail(config_reader *r, bool entry, const char *key,
     if (r->type)
         pmi_format(place, sizeof place, "%.*s%s%s%s: ", config_cut(r->type, 64),
                    r->type, index, key ? "." : "", key ? key : "");
-    pmi_format(r->why, r->why_size, "%s:%u: %sexpected %s, found %s", r->file,
-               config_line(r, config_find(r, entry, key)), place, expected,
-               found);
+    if (r->spoken)
+        pmi_format(r->why, r->why_size, "%s%sexpected %s, found %s",
+                   key ? key : "", key ? ": " : "", expected, found);
+    else
+        pmi_format(r->why, r->why_size, "%s:%u: %sexpected %s, found %s",
+                   r->file, config_line(r, config_find(r, entry, key)), place,
+                   expected, found);
     config_one_line(r);
     return PM_ECONFIG;
 }
@@ -533,6 +539,9 @@ static pm_err config_add_counted(config_reader *r, const config_entry *entry,
     if (err == PM_OK) {
         err = config_set_id(tree, id); /* first: it may be an "N++" itself */
         config_count_up(tree, i);
+        /* It is one server now: read again, as a process that is started does,
+         * it stays this one. */
+        cJSON_DeleteItemFromObjectCaseSensitive(tree, "clusterCount");
     }
     if (entry->port_counts)
         server.port = (uint16_t)(server.port + i);
@@ -550,7 +559,8 @@ static pm_err config_add_counted(config_reader *r, const config_entry *entry,
     return err;
 }
 
-/* *counted: servers of this type that clusterCount has made so far. */
+/* *counted: the number of the next server of this type that clusterCount makes.
+ */
 static pm_err config_add_entry(config_reader *r, const cJSON *tree,
                                const char *type, uint32_t *counted)
 {
@@ -575,7 +585,7 @@ static pm_err config_read_type(config_reader *r, const cJSON *list)
 {
     const char *expected = "an array of servers", *type;
     const cJSON *entry;
-    uint32_t counted = 0;
+    uint32_t counted = r->first;
     char text[64], hint[160];
     pm_err err;
     r->type = list->string;
@@ -804,20 +814,37 @@ pm_err pmi_config_load(const pmi_env *env, const char *dir,
     return config_end(&r, err, out);
 }
 
+static pm_err config_parse_servers(config_reader *r, pm_slice text)
+{
+    r->file = "servers.json";
+    if (text.len <= CONFIG_FILE_MAX)
+        return config_read_servers(r, text);
+    pmi_format(r->why, r->why_size, "%s: expected 4 MiB at most, found more",
+               r->file);
+    return PM_ECONFIG;
+}
+
 pm_err pmi_config_parse(const pmi_env *env, pm_slice servers_json,
                         const char *env_name, char *why, size_t why_size,
                         pm_config **out)
 {
     config_reader r;
     pm_err err = config_begin(&r, env, env_name, why, why_size);
-    r.file = "servers.json";
-    if (err == PM_OK && servers_json.len > CONFIG_FILE_MAX) {
-        pmi_format(r.why, r.why_size, "%s: expected 4 MiB at most, found more",
-                   r.file);
-        err = PM_ECONFIG;
-    }
     if (err == PM_OK)
-        err = config_read_servers(&r, servers_json);
+        err = config_parse_servers(&r, servers_json);
+    return config_end(&r, err, out);
+}
+
+pm_err pmi_config_parse_spoken(const pmi_env *env, pm_slice servers_json,
+                               const char *env_name, uint32_t first, char *why,
+                               size_t why_size, pm_config **out)
+{
+    config_reader r;
+    pm_err err = config_begin(&r, env, env_name, why, why_size);
+    r.spoken = true;
+    r.first = first;
+    if (err == PM_OK)
+        err = config_parse_servers(&r, servers_json);
     return config_end(&r, err, out);
 }
 

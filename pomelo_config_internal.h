@@ -14,5 +14,10 @@ pm_err pmi_config_load(const pmi_env *env, const char *dir,
 pm_err pmi_config_parse(const pmi_env *env, pm_slice servers_json,
                         const char *env_name, char *why, size_t why_size,
                         pm_config **out);
+/* One entry that somebody says, and no file: `why` names the key alone, and the
+ * servers of its clusterCount are numbered from `first`. */
+pm_err pmi_config_parse_spoken(const pmi_env *env, pm_slice servers_json,
+                               const char *env_name, uint32_t first, char *why,
+                               size_t why_size, pm_config **out);
 
 #endif

@@ -12,10 +12,7 @@
  * the message. Start at console_signals. */
 #include "pomelo_master_internal.h"
 
-#include "pomelo_calendar_internal.h"
-
 #include <cjson/cJSON.h>
-#include <stdlib.h>
 
 #define CONSOLE_LOOK_MS 50   /* between two looks at a job */
 #define CONSOLE_JOB_MS 15000 /* its time */
@@ -39,11 +36,6 @@ static void console_answer(pm_admin_call *call, pmi_buf *body)
         pm_admin_fail(call, pm_strerror(PM_ENOMEM));
     else
         pmi_admin_answer(call, console_nothing, pmi_buf_slice(body));
-}
-
-static void console_ok(pm_admin_call *call)
-{
-    pmi_admin_answer(call, console_nothing, pm_text("{\"status\":\"ok\"}"));
 }
 
 /* ---- Rounds ------------------------------------------------------------ */
@@ -159,6 +151,7 @@ typedef bool console_look(console_job *job, bool late);
 typedef struct console_target {
     char *id;              /* owned */
     uint64_t registration; /* the one that is to end */
+    bool unknown;          /* there is no such server: nothing to wait for */
 } console_target;
 
 struct console_job {
@@ -212,24 +205,32 @@ static console_job *console_job_new(pmi_master *master, pm_admin_call *call,
     return job;
 }
 
-static bool console_job_add(console_job *job, pmi_master_server *server)
+/* NULL: too many, or no memory. */
+static console_target *console_job_put(console_job *job, const char *id)
 {
     console_target *at;
     if (job->count >= CONSOLE_IDS_MAX)
-        return false;
+        return NULL;
     at = pmi_resize_array(job->master->env, job->targets, job->count + 1,
                           sizeof *at);
     if (!at)
-        return false;
+        return NULL;
     job->targets = at;
     at += job->count;
     memset(at, 0, sizeof *at);
-    at->id = pmi_strdup(job->master->env, server->id);
-    at->registration = server->registration;
+    at->id = pmi_strdup(job->master->env, id);
     if (!at->id)
-        return false;
+        return NULL;
     job->count++;
-    return true;
+    return at;
+}
+
+static bool console_job_add(console_job *job, const pmi_master_server *server)
+{
+    console_target *at = console_job_put(job, server->id);
+    if (at)
+        at->registration = server->registration;
+    return at != NULL;
 }
 
 static void console_job_go(console_job *job)
@@ -417,13 +418,14 @@ static bool console_target_back(console_job *job, console_target *target)
            server->registration != target->registration;
 }
 
-/* The list of those that have not come back. */
+/* The list of those that have not come back, or are unknown. */
 static bool console_restarted(console_job *job, bool late)
 {
     pmi_buf failed;
     size_t count = 0;
     for (size_t i = 0; i < job->count && !late; i++)
-        if (!console_target_back(job, &job->targets[i]))
+        if (!job->targets[i].unknown &&
+            !console_target_back(job, &job->targets[i]))
             return false;
     pmi_buf_init(&failed, job->master->env, SIZE_MAX);
     pmi_buf_add_byte(&failed, '[');
@@ -472,6 +474,20 @@ static void console_restart_one(console_job *job, pmi_master_server *server)
                        NULL);
 }
 
+/* Of the ids those that are nobody's: they fail. */
+static void console_restart_unknown(console_job *job, const cJSON *ids)
+{
+    const cJSON *id = cJSON_IsArray(ids) ? ids->child : NULL;
+    for (; id; id = id->next) {
+        const char *text = cJSON_IsString(id) ? id->valuestring : "";
+        console_target *at = NULL;
+        if (!pmi_master_find(job->master, text))
+            at = console_job_put(job, text);
+        if (at)
+            at->unknown = true;
+    }
+}
+
 static void console_restart(pmi_master *master, pm_admin_call *call)
 {
     const cJSON *ids = pmi_json_get(call->body, "ids");
@@ -490,6 +506,7 @@ static void console_restart(pmi_master *master, pm_admin_call *call)
         if (console_chosen(walk.value, ids, type))
             console_restart_one(job, walk.value);
     if (job->count) {
+        console_restart_unknown(job, ids);
         console_job_go(job);
         return;
     }
@@ -501,236 +518,6 @@ static void console_restart(pmi_master *master, pm_admin_call *call)
     console_job_free(job);
 }
 
-/* ---- add --------------------------------------------------------------- */
-
-static bool console_digits(const char *text)
-{
-    size_t n = 0;
-    while (text[n] >= '0' && text[n] <= '9')
-        n++;
-    return n > 0 && n < 10 && !text[n];
-}
-
-/* ["k=v", ..] to `"k":"v",..`; numbers as numbers. False: not of that form. */
-static bool console_pairs(const cJSON *args, bool numbers, pmi_buf *out)
-{
-    const cJSON *arg = cJSON_IsArray(args) ? args->child : NULL;
-    size_t count = 0;
-    for (; arg; arg = arg->next) {
-        const char *text = cJSON_IsString(arg) ? arg->valuestring : "";
-        const char *equal = strchr(text, '=');
-        if (!equal || equal == text || ++count > 100)
-            return false;
-        if (count > 1)
-            pmi_buf_add_byte(out, ',');
-        pmi_json_add_string(out, pm_bytes(text, (size_t)(equal - text)));
-        pmi_buf_add_byte(out, ':');
-        if (numbers && console_digits(equal + 1))
-            pmi_buf_add_format(out, "%lu", strtoul(equal + 1, NULL, 10));
-        else
-            pmi_json_add_string(out, pm_text(equal + 1));
-    }
-    return count > 0 && !out->failed;
-}
-
-/* The value of one "k=v"; NULL when it is not there. */
-static const char *console_value(const cJSON *args, const char *name)
-{
-    const cJSON *arg = cJSON_IsArray(args) ? args->child : NULL;
-    size_t len = strlen(name);
-    for (; arg; arg = arg->next)
-        if (cJSON_IsString(arg) && !strncmp(arg->valuestring, name, len) &&
-            arg->valuestring[len] == '=')
-            return arg->valuestring + len + 1;
-    return NULL;
-}
-
-/* The words of `args` as a servers.json with one entry. */
-static pm_err console_add_parse(pmi_master *master, const cJSON *args,
-                                pm_config **out)
-{
-    const char *type = console_value(args, "serverType");
-    char why[256] = "";
-    pmi_buf text;
-    pm_err err = PM_ECONFIG;
-    if (!type || !*type)
-        return PM_ECONFIG;
-    pmi_buf_init(&text, master->env, SIZE_MAX);
-    pmi_buf_add_byte(&text, '{');
-    pmi_json_add_string(&text, pm_text(type));
-    pmi_buf_add_text(&text, ":[{");
-    if (console_pairs(args, true, &text)) {
-        pmi_buf_add_text(&text, "}]}");
-        pmi_buf_add_byte(&text, 0);
-        err = text.failed
-                  ? PM_ENOMEM
-                  : pm_config_parse(out, (const char *)text.data,
-                                    pm_app_env(master->app), why, sizeof why);
-    }
-    pmi_buf_fini(&text);
-    if (err)
-        PMI_LOG(master->env, PM_LOG_WARN, "master", "add: %s",
-                why[0] ? why : "no serverType, or not KEY=VALUE");
-    return err;
-}
-
-/* Does somebody that we know listen there already? */
-static bool console_port_taken(const pmi_master *master, const pm_server *entry)
-{
-    const char *host = entry->host ? entry->host : "127.0.0.1";
-    size_t count = pm_server_count(master->app, NULL);
-    for (size_t i = 0; i < count; i++) {
-        const pm_server *other = pm_server_at(master->app, NULL, i);
-        if (strcmp(other->host, host) != 0)
-            continue;
-        if ((entry->port && (entry->port == other->port ||
-                             entry->port == other->client_port)) ||
-            (entry->client_port && (entry->client_port == other->port ||
-                                    entry->client_port == other->client_port)))
-            return true;
-    }
-    return false;
-}
-
-static bool console_add_one(pmi_master *master, const pm_server *entry)
-{
-    pmi_master_server *server;
-    if (pm_server_add(master->app, entry))
-        return false;
-    server = pmi_master_know(master, entry);
-    if (!server) {
-        pm_server_remove(master->app, entry->id);
-        return false;
-    }
-    server->configured = true;
-    return pmi_master_spawn(server) == PM_OK;
-}
-
-static void console_add_all(pmi_master *master, pm_admin_call *call,
-                            const pm_server *entries, size_t count)
-{
-    pmi_buf failed;
-    size_t bad = 0;
-    pmi_buf_init(&failed, master->env, SIZE_MAX);
-    pmi_buf_add_byte(&failed, '[');
-    for (size_t i = 0; i < count; i++) {
-        if (console_add_one(master, &entries[i]))
-            continue;
-        if (bad++)
-            pmi_buf_add_byte(&failed, ',');
-        pmi_json_add_string(&failed, pm_text(entries[i].id));
-    }
-    pmi_buf_add_byte(&failed, ']');
-    if (!bad)
-        console_ok(call);
-    else
-        pmi_admin_answer(call, pm_text("\"servers could not be started.\""),
-                         failed.failed ? console_nothing
-                                       : pmi_buf_slice(&failed));
-    pmi_buf_fini(&failed);
-}
-
-static void console_add(pmi_master *master, pm_admin_call *call)
-{
-    const cJSON *args = pmi_json_get(call->body, "args");
-    const pm_server *entries;
-    pm_config *config = NULL;
-    size_t count = 0;
-    bool taken = false;
-    if (!master->opts->spawn) {
-        pmi_admin_answer_word(call, "this master can not start servers");
-        return;
-    }
-    if (console_add_parse(master, args, &config)) {
-        pmi_admin_answer_word(call, "Error server parameters format.");
-        return;
-    }
-    entries = pm_config_servers(config, &count);
-    for (size_t i = 0; i < count; i++)
-        taken |= console_port_taken(master, &entries[i]) ||
-                 pm_server_find(master->app, entries[i].id);
-    if (taken || !count)
-        pmi_admin_answer_word(
-            call, "Port occupied already, check your server to add.");
-    else
-        console_add_all(master, call, entries, count);
-    pm_config_free(config);
-}
-
-/* ---- Words that are passed on ------------------------------------------ */
-
-/* What a server would only log is told to who asks. */
-static bool console_cron_fits(pm_admin_call *call, const cJSON *args, bool add)
-{
-    const char *time = console_value(args, "time");
-    pmi_calendar calendar;
-    char why[256] = "";
-    if ((console_value(args, "serverId") ||
-         console_value(args, "serverType")) &&
-        console_value(args, "id") &&
-        (!add || (time && console_value(args, "action") &&
-                  !pmi_calendar_parse(&calendar, time, why, sizeof why))))
-        return true;
-    pmi_admin_answer_word(call, "%s",
-                          *why ? why : "Error cron parameters format.");
-    return false;
-}
-
-static void console_cron(pmi_master *master, pm_admin_call *call)
-{
-    const cJSON *args = pmi_json_get(call->body, "args");
-    const char *signal = pmi_admin_text(call->body, "signal");
-    const char *id = console_value(args, "serverId");
-    const char *type = console_value(args, "serverType");
-    pmi_map_walk walk;
-    pmi_buf body;
-    size_t told = 0;
-    if (!console_cron_fits(call, args, !strcmp(signal, "addCron")))
-        return;
-    pmi_buf_init(&body, master->env, SIZE_MAX);
-    pmi_buf_add_byte(&body, '{');
-    pmi_admin_put(&body, "signal", signal);
-    pmi_buf_add_text(&body, ",\"cron\":{");
-    if (!console_pairs(args, false, &body)) {
-        pmi_buf_fini(&body);
-        pmi_admin_answer_word(call, "Error cron parameters format.");
-        return;
-    }
-    pmi_buf_add_text(&body, "}}");
-    walk = pmi_map_begin(&master->servers);
-    while (!body.failed && pmi_map_next(&walk)) {
-        pmi_master_server *server = walk.value;
-        if (id ? !strcmp(server->id, id) : !strcmp(server->type, type))
-            told += pmi_master_ask(server, "__console__", pmi_buf_slice(&body),
-                                   NULL, NULL) == PM_OK;
-    }
-    pmi_map_end(&walk);
-    pmi_buf_fini(&body);
-    if (told)
-        console_ok(call);
-    else
-        pmi_admin_answer_word(call, "no such server is there");
-}
-
-static void console_blacklist(pmi_master *master, pm_admin_call *call)
-{
-    const cJSON *args = pmi_json_get(call->body, "args");
-    pmi_buf body;
-    pmi_buf_init(&body, master->env, SIZE_MAX);
-    pmi_buf_add_text(&body, "{\"signal\":\"blacklist\",\"blacklist\":");
-    if (!cJSON_IsArray(args) ||
-        pmi_json_print(args, PMI_JSON_DEPTH_MAX, &body)) {
-        pmi_buf_fini(&body);
-        pmi_admin_answer_word(call, "Error blacklist parameters format.");
-        return;
-    }
-    pmi_buf_add_byte(&body, '}');
-    if (!body.failed)
-        pmi_master_notify_all(master, "__console__", pmi_buf_slice(&body));
-    pmi_buf_fini(&body);
-    console_ok(call);
-}
-
 /* ---- __console__ ------------------------------------------------------- */
 
 static const struct console_signal {
@@ -738,10 +525,14 @@ static const struct console_signal {
     void (*serve)(pmi_master *master, pm_admin_call *call);
     bool changes; /* for users of level 1 */
 } console_signals[] = {
-    {"list", console_list, false},      {"stop", console_stop, true},
-    {"kill", console_kill, true},       {"add", console_add, true},
-    {"restart", console_restart, true}, {"addCron", console_cron, true},
-    {"removeCron", console_cron, true}, {"blacklist", console_blacklist, true},
+    {"list", console_list, false},
+    {"stop", console_stop, true},
+    {"kill", console_kill, true},
+    {"add", pmi_master_add, true},
+    {"restart", console_restart, true},
+    {"addCron", pmi_master_cron, true},
+    {"removeCron", pmi_master_cron, true},
+    {"blacklist", pmi_master_blacklist, true},
 };
 
 static void console_client(pm_admin_call *call, void *ctx)

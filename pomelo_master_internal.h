@@ -100,6 +100,12 @@ void pmi_master_lost(pmi_master_server *server);
 void pmi_master_pin(pmi_master_server *server);
 bool pmi_master_terminate(pmi_master_server *server);
 
+/* pomelo_master_words.c: what a console says in words. Each ends the call, now
+ * or later. */
+void pmi_master_add(pmi_master *master, pm_admin_call *call);
+void pmi_master_cron(pmi_master *master, pm_admin_call *call);
+void pmi_master_blacklist(pmi_master *master, pm_admin_call *call);
+
 /* pomelo_master_console.c: __console__, watchServer and their kin. */
 pm_err pmi_master_console_new(pmi_master *master);
 void pmi_master_console_close(pmi_master *master);

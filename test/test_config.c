@@ -138,14 +138,30 @@ static void test_cluster_count(void **state)
     }
     assert_int_equal(server_at(config, 4)->client_port, 65534);
     assert_int_equal(server_at(config, 5)->client_port, 65535);
-    assert_string_equal(
-        server_at(config, 1)->raw,
-        "{\"host\":\"127.0.0.1\",\"port\":3001,\"clusterCount\":3,"
-        "\"wsPort\":8,\"lang\":\"C++\",\"statsPort\":9465,"
-        "\"id\":\"cluster-server-chat-1\"}");
+    assert_string_equal(server_at(config, 1)->raw,
+                        "{\"host\":\"127.0.0.1\",\"port\":3001,"
+                        "\"wsPort\":8,\"lang\":\"C++\",\"statsPort\":9465,"
+                        "\"id\":\"cluster-server-chat-1\"}");
     assert_string_equal(server_at(config, 4)->raw,
                         "{\"id\":\"cluster-server-chat-3\",\"port\":65534,"
-                        "\"clientPort\":65534,\"clusterCount\":\"2\"}");
+                        "\"clientPort\":65534}");
+    pm_config_free(config);
+}
+
+/* As a process gets it that is started for one of them. */
+static void test_counted_server_alone(void **state)
+{
+    pm_config *config =
+        parse("{\"chat\":[{\"clusterCount\":3,\"port\":\"3000++\"}]}", NULL);
+    pm_config *again;
+    char text[256];
+    (void)state;
+    snprintf(text, sizeof text, "{\"chat\":[%s]}", server_at(config, 2)->raw);
+    again = parse(text, NULL);
+    assert_int_equal(count_of(again), 1);
+    assert_string_equal(server_at(again, 0)->id, "cluster-server-chat-2");
+    assert_int_equal(server_at(again, 0)->port, 3002);
+    pm_config_free(again);
     pm_config_free(config);
 }
 
@@ -571,6 +587,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_all_keys),
     cmocka_unit_test(test_environments),
     cmocka_unit_test(test_cluster_count),
+    cmocka_unit_test(test_counted_server_alone),
     cmocka_unit_test(test_mistakes),
     cmocka_unit_test(test_why),
     cmocka_unit_test(test_limits),

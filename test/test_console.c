@@ -1,67 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* test/test_console.c -- what consoles ask of a master: list, stop, kill, add,
- * restart, words that are passed on, modules; who may; and what the master asks
- * its host for. */
-#include "master_town.h"
-
-typedef struct answer {
-    int count;
-    pm_err err;
-    char detail[256], body[4096], error[1024];
-} answer;
-
-static void put_tree(char *out, size_t size, const struct cJSON *tree)
-{
-    char *text = NULL;
-    out[0] = 0;
-    if (!tree)
-        return;
-    assert_ok(pm_json_text(tree, &text));
-    snprintf(out, size, "%s", text);
-    pm_text_free(text);
-}
-
-static void answered(const pm_admin_result *result, void *ctx)
-{
-    answer *a = ctx;
-    a->count++;
-    a->err = result->err;
-    snprintf(a->detail, sizeof a->detail, "%s", result->detail);
-    put_tree(a->body, sizeof a->body, result->body);
-    put_tree(a->error, sizeof a->error, result->error);
-}
-
-static pm_console *console(town *t, const char *user, const char *password)
-{
-    pm_console_opts opts = pm_console_opts_default();
-    pm_console *out;
-    opts.loop = t->loop;
-    opts.username = user;
-    opts.password = password;
-    assert_ok(pm_console_new(&out, &opts));
-    return out;
-}
-
-/* Asks, and lets time pass until it is answered. */
-static answer ask(town *t, pm_console *c, const char *module, const char *body)
-{
-    answer a = {0};
-    assert_ok(pm_console_request(c, module, body, answered, &a));
-    assert_int_equal(a.count, 0);
-    for (int i = 0; i < 400 && !a.count; i++)
-        town_run(t, 100);
-    assert_int_equal(a.count, 1);
-    return a;
-}
-
-static void expect(town *t, pm_console *c, const char *module, const char *body,
-                   pm_err err, const char *want)
-{
-    answer a = ask(t, c, module, body);
-    const char *got = a.err ? a.detail : a.body;
-    if (a.err != err || !strstr(got, want))
-        fail_msg("%s %s: %s %s", module, body, pm_err_name(a.err), got);
-}
+ * restart, modules; who may; and what the master asks its host for. */
+#include "console_town.h"
 
 /* ---- Logging in -------------------------------------------------------- */
 
@@ -449,6 +389,19 @@ static void test_restart(void **state)
     assert_int_equal(a.count, 1);
     assert_true(a.err == PM_OK && !strcmp(a.body, "[]"));
     assert_true(town_converged(&t));
+    /* Who is nobody has not been restarted, and is not waited for. */
+    memset(&a, 0, sizeof a);
+    assert_ok(pm_console_request(
+        c, "__console__",
+        "{\"signal\":\"restart\",\"ids\":[\"nosuch\",\"gate-1\",5]}", answered,
+        &a));
+    town_run(&t, 2000);
+    assert_ok(town_start(&t, TOWN_GATE));
+    town_run(&t, 1000);
+    assert_true(a.err == PM_OK && !strcmp(a.body, "[\"nosuch\",\"\"]"));
+    expect(&t, c, "__console__",
+           "{\"signal\":\"restart\",\"ids\":[\"nosuch\"]}", PM_EREMOTE,
+           "Cannot find the server to restart.");
     /* One comes back, one does not. */
     memset(&a, 0, sizeof a);
     assert_ok(pm_console_request(
@@ -469,58 +422,6 @@ static void test_restart(void **state)
     town_end(&t);
 }
 
-static void test_add(void **state)
-{
-    static const char *const bad[] = {
-        "{\"signal\":\"add\"}",
-        "{\"signal\":\"add\",\"args\":[]}",
-        "{\"signal\":\"add\",\"args\":[\"host=127.0.0.1\"]}",
-        "{\"signal\":\"add\",\"args\":[\"serverType=chat\",\"nothing\"]}",
-        "{\"signal\":\"add\",\"args\":[\"serverType=chat\",\"=1\"]}",
-        "{\"signal\":\"add\",\"args\":[\"serverType=c\",\"port=70000\"]}"};
-    town t;
-    pm_console *c;
-    const pm_server *added;
-    (void)state;
-    town_begin(&t, 13);
-    t.opts.callbacks = true;
-    town_start_all(&t);
-    c = console(&t, NULL, NULL);
-    for (size_t i = 0; i < PMI_COUNT(bad); i++)
-        expect(&t, c, "__console__", bad[i], PM_EREMOTE,
-               "Error server parameters format.");
-    expect(&t, c, "__console__",
-           "{\"signal\":\"add\",\"args\":[\"serverType=chat\",\"id=chat-2\","
-           "\"host=127.0.0.1\",\"port=4070\"]}",
-           PM_EREMOTE, "Port occupied already, check your server to add.");
-    expect(&t, c, "__console__",
-           "{\"signal\":\"add\",\"args\":[\"serverType=chat\",\"id=chat-1\","
-           "\"host=127.0.0.1\",\"port=4999\"]}",
-           PM_EREMOTE, "Port occupied already, check your server to add.");
-    assert_int_equal(t.spawns, 0);
-    expect(&t, c, "__console__",
-           "{\"signal\":\"add\",\"args\":[\"serverType=chat\",\"id=chat-2\","
-           "\"host=127.0.0.1\",\"port=4071\",\"color=red\"]}",
-           PM_OK, "{\"status\":\"ok\"}");
-    added = pm_server_find(t.at[TOWN_MASTER].app, "chat-2");
-    assert_int_equal(added->port, 4071);
-    assert_non_null(strstr(added->raw, "\"color\":\"red\""));
-    expect(&t, c, "__console__",
-           "{\"signal\":\"add\",\"args\":[\"serverType=area\",\"clusterCount="
-           "3\",\"host=127.0.0.1\",\"port=5000++\"]}",
-           PM_OK, "{\"status\":\"ok\"}");
-    assert_string_equal(t.spawned,
-                        "chat-2 cluster-server-area-0 cluster-server-area-1 "
-                        "cluster-server-area-2 ");
-    t.spawn_answer = PM_ENOTFOUND;
-    expect(&t, c, "__console__",
-           "{\"signal\":\"add\",\"args\":[\"serverType=chat\",\"id=chat-3\","
-           "\"host=127.0.0.1\",\"port=4072\"]}",
-           PM_EREMOTE, "servers could not be started.");
-    pm_console_free(c);
-    town_end(&t);
-}
-
 static void test_no_means_to_start(void **state)
 {
     town t;
@@ -535,61 +436,6 @@ static void test_no_means_to_start(void **state)
            PM_EREMOTE, "this master can not start servers");
     expect(&t, c, "__console__", "{\"signal\":\"restart\",\"ids\":[]}",
            PM_EREMOTE, "this master can not start servers");
-    assert_true(town_converged(&t));
-    pm_console_free(c);
-    town_end(&t);
-}
-
-/* ---- Words that are passed on ------------------------------------------ */
-
-static void test_passed_on(void **state)
-{
-    town t;
-    pm_console *c;
-    (void)state;
-    town_begin(&t, 15);
-    town_start_all(&t);
-    c = console(&t, NULL, NULL);
-    expect(&t, c, "__console__",
-           "{\"signal\":\"addCron\",\"args\":[\"serverId=chat-1\",\"id=8\","
-           "\"time=0/30 * * * * *\",\"action=a.b\"]}",
-           PM_OK, "{\"status\":\"ok\"}");
-    expect(&t, c, "__console__", "{\"signal\":\"addCron\",\"args\":[\"id=8\"]}",
-           PM_EREMOTE, "Error cron parameters format.");
-    expect(&t, c, "__console__",
-           "{\"signal\":\"addCron\",\"args\":[\"serverId=x\",\"id=8\","
-           "\"time=* * * * * *\",\"action=a.b\"]}",
-           PM_EREMOTE, "no such server is there");
-    expect(&t, c, "__console__",
-           "{\"signal\":\"addCron\",\"args\":[\"serverId=chat-1\",\"id=9\","
-           "\"time=* * 25 * * *\",\"action=a.b\"]}",
-           PM_EREMOTE,
-           "hour: expected a number from 0 to 24, \"*\", \"a-b\", \"r/p\" or a "
-           "list of these, found \"25\"");
-    /* The gate has no such job: its log says so. */
-    expect(&t, c, "__console__",
-           "{\"signal\":\"addCron\",\"args\":[\"serverType=gate\",\"id=9\","
-           "\"time=* * * * * *\",\"action=a.b\"]}",
-           PM_OK, "{\"status\":\"ok\"}");
-    expect(&t, c, "watchServer", "{\"comd\":\"crons\",\"context\":\"chat-1\"}",
-           PM_OK,
-           "{\"serverId\":\"chat-1\",\"serverType\":\"chat\","
-           "\"crons\":[{\"id\":\"8\",\"time\":\"0/30 * * * * *\","
-           "\"action\":\"a.b\",\"next\":30000}]}");
-    town_run(&t, 61000);
-    assert_int_equal(t.at[TOWN_CHAT].crons_run, 2);
-    expect(&t, c, "__console__",
-           "{\"signal\":\"removeCron\",\"args\":[\"serverType=chat\","
-           "\"id=8\"]}",
-           PM_OK, "{\"status\":\"ok\"}");
-    expect(&t, c, "__console__",
-           "{\"signal\":\"blacklist\",\"args\":[\"10.9.9.9\",\"(a+)+\"]}",
-           PM_OK, "{\"status\":\"ok\"}");
-    town_run(&t, 61000);
-    assert_int_equal(t.at[TOWN_CHAT].crons_run, 2);
-    assert_int_equal(t.at[TOWN_CHAT].crons_added, 1);
-    assert_int_equal(t.at[TOWN_GATE].crons_added, 0);
-    assert_int_equal(t.at[TOWN_CHAT].crons_removed, 1);
     assert_true(town_converged(&t));
     pm_console_free(c);
     town_end(&t);
@@ -908,9 +754,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_auto_restart),
     cmocka_unit_test(test_spawn_fails),
     cmocka_unit_test(test_restart),
-    cmocka_unit_test(test_add),
     cmocka_unit_test(test_no_means_to_start),
-    cmocka_unit_test(test_passed_on),
     cmocka_unit_test(test_modules),
     cmocka_unit_test(test_commands),
     cmocka_unit_test(test_scheduled_module),
