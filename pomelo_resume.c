@@ -157,8 +157,6 @@ static void resume_end(pmi_resume *resume)
     pm_session *session = resume->session;
     pm_app *app = resume->resumes->app;
     resume_forget(resume);
-    if (resume->next)
-        resume->resumes->hang_up(resume->next, resume->why);
     pmi_request_cancel_session(session, PM_ECLOSED);
     pmi_session_close(session, resume->why);
     pmi_resume_free(resume);
@@ -182,6 +180,8 @@ void pmi_resume_revoke(pmi_resume *resume, pm_close_reason why)
     pmi_map_remove_num(&resume->resumes->by_id, resume->id);
     if (!resume->session || resume->down)
         return;
+    if (resume->next) /* its ACK may be read before the session ends */
+        resume->resumes->hang_up(resume->next, why);
     pmi_resume_wake(resume);
     pmi_list_add(&resume->resumes->ending, &resume->link);
     pmi_timer_set(resume->window.loop, &resume->timer, 0, resume_over);

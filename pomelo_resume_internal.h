@@ -73,8 +73,8 @@ void pmi_resume_token(const uint8_t secret[PMI_RESUME_SECRET], uint64_t id,
 
 /* Can a session go on when its connection has ended like this? */
 bool pmi_resume_survives(pm_close_reason why);
-/* It can not be resumed from now on: the first reason stays. A suspended one
- * ends on a later turn. */
+/* It can not be resumed from now on: the first reason stays. One without a
+ * connection ends on a later turn; who has claimed it is closed now. */
 void pmi_resume_revoke(pmi_resume *resume, pm_close_reason why);
 /* SUSPENDED: its time runs. When there are too many the oldest one ends. */
 void pmi_resume_wait(pmi_resume *resume);

@@ -32,6 +32,7 @@ typedef struct inn {
     test_heap heap;
     test_world world;
     pm_loop *loop;
+    bool sockets; /* not memory, where no connection lingers */
     pm_app *app, *other;
     pm_connector_opts opts; /* on top of the usual ones */
     pm_limits limits;
@@ -135,24 +136,47 @@ static const pmi_conn_events guest_events = {.data = guest_data,
 
 static inline void inn_run(inn *i, uint64_t ms)
 {
-    assert_true(test_world_run(&i->world, i->loop, ms * 1000));
+    if (!i->sockets) {
+        assert_true(test_world_run(&i->world, i->loop, ms * 1000));
+        return;
+    }
+    for (uint64_t n = 0; n < 4 * ms; n++) {
+        pm_loop_poll(i->loop, 0);
+        i->world.now_us += 250;
+    }
 }
 
-/* Comes in and says this as its sys and user parts. */
-static inline guest *guest_greet_as(inn *i, uint16_t port, const char *sys,
-                                    const char *user)
+/* Comes in and says nothing. */
+static inline guest *guest_knock(inn *i, uint16_t port)
 {
     guest *g = &i->guests[i->count++];
-    char text[1024];
     pmi_connect_opts opts = {.host = "127.0.0.1",
                              .port = port,
                              .framing = PMI_FRAMING_STREAM,
-                             .memory = true};
+                             .memory = !i->sockets};
     assert_true(i->count <= GUESTS_MAX);
+    if (i->sockets)
+        opts.port = pm_app_client_port(port == 3051 ? i->app : i->other);
     assert_ok(pmi_conn_connect(i->loop, &opts, &guest_events, g, &g->conn));
+    return g;
+}
+
+/* Says this as its sys and user parts. */
+static inline void guest_shake(guest *g, const char *sys, const char *user)
+{
+    char text[1024];
     snprintf(text, sizeof text, "{\"sys\":%s%s%s}", sys,
              user ? ",\"user\":" : "", user ? user : "");
     guest_say(g, PMI_PACKAGE_HANDSHAKE, text, strlen(text));
+}
+
+static inline guest *guest_greet_as(inn *i, uint16_t port, const char *sys,
+                                    const char *user)
+{
+    guest *g = guest_knock(i, port);
+    if (i->sockets)
+        inn_run(i, 2);
+    guest_shake(g, sys, user);
     inn_run(i, 2);
     return g;
 }
@@ -176,14 +200,25 @@ static inline guest *guest_come(inn *i)
     return g;
 }
 
-/* Comes with the token of another one, and what that one has. */
-static inline guest *guest_claim(inn *i, const char *token, int received)
+/* Shows the token of another one, and what that one has. */
+static inline void guest_show(guest *g, const char *token, int received)
 {
     char user[256];
     snprintf(user, sizeof user,
              "{\"__resume__\":{\"token\":\"%s\",\"received\":%d}}", token,
              received);
-    return guest_greet(i, 3051, user);
+    guest_shake(g, "{}", user);
+}
+
+/* Comes with it. */
+static inline guest *guest_claim(inn *i, const char *token, int received)
+{
+    guest *g = guest_knock(i, 3051);
+    if (i->sockets)
+        inn_run(i, 2);
+    guest_show(g, token, received);
+    inn_run(i, 2);
+    return g;
 }
 
 static inline guest *guest_return(inn *i, const guest *before)
@@ -271,10 +306,14 @@ static inline pm_app *inn_app(inn *i, const char *id)
 {
     pm_app_opts opts = pm_app_opts_default();
     pm_app_events events = pm_app_events_default();
+    pm_server servers[PMI_COUNT(inn_servers)];
     pm_app *app;
+    memcpy(servers, inn_servers, sizeof servers);
+    if (i->sockets)
+        servers[0].client_port = servers[1].client_port = 0;
     opts.loop = i->loop;
-    opts.servers = inn_servers;
-    opts.servers_count = PMI_COUNT(inn_servers);
+    opts.servers = servers;
+    opts.servers_count = PMI_COUNT(servers);
     opts.server_id = id;
     opts.connector = i->opts;
     opts.limits = i->limits;
@@ -304,6 +343,7 @@ static inline inn *inn_new(void)
 static inline void inn_start(inn *i)
 {
     pm_loop_opts opts = test_world_opts(&i->world, &i->heap);
+    opts.memory_only = !i->sockets;
     assert_ok(pm_loop_new(&i->loop, &opts));
     i->app = inn_app(i, "c-1");
     i->other = inn_app(i, "c-2");

@@ -646,6 +646,60 @@ static void test_kicked_while_claimed(void **state)
     inn_close(i);
 }
 
+/* What ends the session and the ACK are read in one round. */
+static void test_kicked_before_the_ack(void **state)
+{
+    inn *i = inn_open();
+    guest *g = guest_come(i), *next;
+    (void)state;
+    guest_leave(i, g);
+    next = guest_claim(i, g->token, 0);
+    assert_ok(pm_session_kick(i->session, "out", on_kicked, i));
+    guest_say(next, PMI_PACKAGE_ACK, NULL, 0);
+    inn_run(i, 2);
+    assert_true(next->gone);
+    assert_int_equal(i->kicked, 1);
+    assert_int_equal(i->why, PM_CLOSE_KICK);
+    assert_int_equal(inn_closed_for(i, PM_CLOSE_KICK), 1);
+    assert_int_equal(i->resumed, 0);
+    inn_close(i);
+}
+
+static void test_refused_before_the_ack(void **state)
+{
+    inn *i = inn_open();
+    guest *g = guest_come(i), *liar, *next;
+    (void)state;
+    guest_leave(i, g);
+    liar = guest_knock(i, 3051);
+    next = guest_claim(i, g->token, 0);
+    assert_non_null(strstr(next->answer, "\"resumed\":true"));
+    guest_show(liar, next->token, 99);
+    guest_say(next, PMI_PACKAGE_ACK, NULL, 0);
+    inn_run(i, 2);
+    assert_refused(liar, "lost");
+    assert_true(next->gone);
+    assert_int_equal(i->resumed, 0);
+    assert_int_equal(i->why, PM_CLOSE_RESUME);
+    inn_close(i);
+}
+
+static void test_missed_too_much_before_the_ack(void **state)
+{
+    inn *i = inn_open();
+    guest *g = guest_come(i), *next;
+    (void)state;
+    guest_leave(i, g);
+    next = guest_claim(i, g->token, 0);
+    assert_err(inn_push_large(i, 2 * KEPT), PM_ELIMIT);
+    guest_say(next, PMI_PACKAGE_ACK, NULL, 0);
+    inn_run(i, 2);
+    assert_true(next->gone);
+    assert_int_equal(i->resumed, 0);
+    assert_int_equal(i->why, PM_CLOSE_RESUME_WINDOW);
+    inn_close(i);
+}
+
 static void test_kicked_while_there(void **state)
 {
     inn *i = inn_open();
@@ -794,6 +848,9 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_claimed_twice),
     cmocka_unit_test(test_kicked_while_away),
     cmocka_unit_test(test_kicked_while_claimed),
+    cmocka_unit_test(test_kicked_before_the_ack),
+    cmocka_unit_test(test_refused_before_the_ack),
+    cmocka_unit_test(test_missed_too_much_before_the_ack),
     cmocka_unit_test(test_kicked_while_there),
     cmocka_unit_test(test_farewell),
     cmocka_unit_test(test_who_breaks_rules_does_not_come_back),
