@@ -293,8 +293,9 @@ void pm_handshake_done(pm_handshake *hs, pm_err err, const struct cJSON *user)
 {
     pmi_downlink *down = hs->down;
     pm_loop *loop = hs->loop;
-    if (down) {
+    if (down)
         down->handshake = NULL;
+    if (down && down->state != PMI_DOWNLINK_CLOSED) { /* it may linger */
         connector_arm(down, hs->left_us);
         if (err)
             connector_refuse_500(down);

@@ -22,6 +22,7 @@ static void resume_detach(pmi_resume *resume)
     pmi_downlink *down = resume->down;
     pm_session_address(resume->session); /* what is known now stays readable */
     if (down->meter) {
+        pmi_timer_clear(&down->meter->idle);
         resume->key = down->meter->key;
         down->meter->key = NULL;
     }
