@@ -128,7 +128,8 @@ static void calendar_store(pmi_calendar *c, size_t field,
         c->minutes = low;
         break;
     case 2:
-        c->hours = (uint32_t)low;
+        /* "*" is any hour of the day; 24 is the day after, for who says so */
+        c->hours = (uint32_t)low & (all ? HOURS_ALL : UINT32_MAX);
         c->every_hour = (low & HOURS_ALL) == HOURS_ALL;
         break;
     case 3:
