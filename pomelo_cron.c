@@ -264,24 +264,27 @@ static pm_err crons_put(pmi_crons *crons, const pm_cron *cron, char *why,
     return PM_OK;
 }
 
-pm_err pm_cron_add(pm_app *app, const pm_cron *cron)
+/* What is wrong is logged, and goes to `why`. */
+static pm_err crons_add(pm_app *app, const pm_cron *cron, char *why,
+                        size_t why_size)
 {
     pmi_crons *crons = pmi_app_crons(app);
     pm_loop *loop = crons->loop;
-    char why[256] = "";
     pm_err err = PM_EINVAL;
+    *why = 0;
     if (!cron || !crons_name_fits(cron->id) || !crons_name_fits(cron->time) ||
         !crons_name_fits(cron->action))
-        pmi_format(why, sizeof why,
+        pmi_format(why, why_size,
                    "expected id, time and action of 1 to 255 bytes");
     else if (pmi_app_state_of(app) == PMI_APP_FREED)
         return PM_ECLOSED;
     else
-        err = crons_put(crons, cron, why, sizeof why);
+        err = crons_put(crons, cron, why, why_size);
     if (err) {
+        if (!*why)
+            pmi_format(why, why_size, "%s", pm_strerror(err));
         PMI_LOG(crons->env, PM_LOG_WARN, "cron", "cron %.32s is not added: %s",
-                cron && cron->id ? cron->id : "",
-                *why ? why : pm_strerror(err));
+                cron && cron->id ? cron->id : "", why);
         return err;
     }
     pmi_loop_enter(loop); /* a listener may free the app */
@@ -289,6 +292,12 @@ pm_err pm_cron_add(pm_app *app, const pm_cron *cron)
         pmi_app_cron_added(app, cron);
     pmi_loop_leave(loop);
     return PM_OK;
+}
+
+pm_err pm_cron_add(pm_app *app, const pm_cron *cron)
+{
+    char why[256];
+    return crons_add(app, cron, why, sizeof why);
 }
 
 pm_err pm_cron_remove(pm_app *app, const char *id)
@@ -325,17 +334,21 @@ pm_err pm_cron_next(const pm_app *app, const char *id, int64_t *utc_ms)
     return PM_OK;
 }
 
-void pmi_crons_told(pmi_crons *crons, const struct cJSON *cron, bool add)
+pm_err pmi_crons_told(pmi_crons *crons, const struct cJSON *cron, bool add,
+                      char *why, size_t why_size)
 {
     const char *id = cJSON_GetStringValue(pmi_json_get(cron, "id"));
-    if (add) {
-        pm_cron one = {id, cJSON_GetStringValue(pmi_json_get(cron, "time")),
-                       cJSON_GetStringValue(pmi_json_get(cron, "action"))};
-        pm_cron_add(crons->app, &one); /* it logs what is wrong */
-    } else if (pm_cron_remove(crons->app, id)) {
-        PMI_LOG(crons->env, PM_LOG_WARN, "cron", "there is no cron %.32s",
-                id ? id : "");
+    pm_cron one = {id, cJSON_GetStringValue(pmi_json_get(cron, "time")),
+                   cJSON_GetStringValue(pmi_json_get(cron, "action"))};
+    pm_err err;
+    if (add)
+        return crons_add(crons->app, &one, why, why_size);
+    err = pm_cron_remove(crons->app, id);
+    if (err) {
+        pmi_format(why, why_size, "there is no cron %.32s", id ? id : "");
+        PMI_LOG(crons->env, PM_LOG_WARN, "cron", "%s", why);
     }
+    return err;
 }
 
 /* ---- crons.json -------------------------------------------------------- */

@@ -21,8 +21,10 @@ pm_err pmi_crons_check(pmi_crons *crons);
 void pmi_crons_start(pmi_crons *crons);
 /* None runs any more; pmi_crons_start may follow. */
 void pmi_crons_close(pmi_crons *crons);
-/* A console's {"id","time","action"}. */
-void pmi_crons_told(pmi_crons *crons, const struct cJSON *cron, bool add);
+/* A console's {"id","time","action"}. As pm_cron_add and pm_cron_remove; an
+ * error is logged, and told in `why`. */
+pm_err pmi_crons_told(pmi_crons *crons, const struct cJSON *cron, bool add,
+                      char *why, size_t why_size);
 /* Appends [{"id","time","action","next"}, ...]; next is in milliseconds since
  * 1970, null when it never comes again. */
 void pmi_crons_print(pmi_crons *crons, pmi_buf *out);

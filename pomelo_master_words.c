@@ -210,40 +210,109 @@ static bool words_cron_fits(pm_admin_call *call, const cJSON *args, bool add)
     return false;
 }
 
+/* One word to several servers. */
+typedef struct words_round {
+    pm_admin_call *call;
+    pmi_buf refused; /* what they object to, one after the other */
+    size_t asked, waits, silent;
+    bool whole; /* all have been told */
+} words_round;
+
+static void words_round_end(words_round *round)
+{
+    if (round->silent)
+        pmi_buf_add_format(
+            &round->refused, "%s%zu of %zu servers did not answer",
+            round->refused.len ? "; " : "", round->silent, round->asked);
+    if (round->refused.failed)
+        pm_admin_fail(round->call, pm_strerror(PM_ENOMEM));
+    else if (round->refused.len)
+        pmi_admin_answer_word(round->call, "%.*s", (int)round->refused.len,
+                              (const char *)round->refused.data);
+    else
+        words_ok(round->call);
+    pmi_buf_fini(&round->refused);
+    pmi_free(round->refused.env, round);
+}
+
+static void words_heard(const pm_admin_result *result, void *ctx)
+{
+    words_round *round = ctx;
+    if (result->err == PM_EREMOTE)
+        pmi_buf_add_format(&round->refused, "%s%.300s",
+                           round->refused.len ? "; " : "", result->detail);
+    else if (result->err)
+        round->silent++;
+    if (--round->waits == 0 && round->whole)
+        words_round_end(round);
+}
+
+/* A Node server takes such a word and never answers. */
+static void words_tell(words_round *round, pmi_master_server *server,
+                       pm_slice body)
+{
+    bool answers = server->incarnation[0];
+    pm_err err = pmi_master_ask(server, "__console__", body,
+                                answers ? words_heard : NULL, round);
+    if (err == PM_EDOWN)
+        return; /* it is not there */
+    round->asked++;
+    round->waits += answers && err == PM_OK;
+    round->silent += err != PM_OK;
+}
+
+/* The word as servers get it. False: it makes no sense, or no memory. */
+static bool words_cron_body(const char *signal, const cJSON *args, pmi_buf *out)
+{
+    pmi_buf_add_byte(out, '{');
+    pmi_admin_put(out, "signal", signal);
+    pmi_buf_add_text(out, ",\"cron\":{");
+    if (!words_pairs(args, false, out))
+        return false;
+    pmi_buf_add_text(out, "}}");
+    return !out->failed;
+}
+
+static void words_cron_tell(pmi_master *master, words_round *round,
+                            const cJSON *args, pm_slice body)
+{
+    const char *id = words_value(args, "serverId");
+    const char *type = words_value(args, "serverType");
+    pmi_map_walk walk = pmi_map_begin(&master->servers);
+    while (pmi_map_next(&walk)) {
+        pmi_master_server *server = walk.value;
+        if (id ? !strcmp(server->id, id) : !strcmp(server->type, type))
+            words_tell(round, server, body);
+    }
+    if (!round->asked)
+        pmi_buf_add_text(&round->refused, "no such server is there");
+    round->whole = true;
+    if (!round->waits)
+        words_round_end(round);
+}
+
 void pmi_master_cron(pmi_master *master, pm_admin_call *call)
 {
     const cJSON *args = pmi_json_get(call->body, "args");
     const char *signal = pmi_admin_text(call->body, "signal");
-    const char *id = words_value(args, "serverId");
-    const char *type = words_value(args, "serverType");
-    pmi_map_walk walk;
+    const pmi_env *env = pmi_loop_env(call->loop); /* it may outlive the app */
+    words_round *round;
     pmi_buf body;
-    size_t told = 0;
     if (!words_cron_fits(call, args, !strcmp(signal, "addCron")))
         return;
-    pmi_buf_init(&body, master->env, SIZE_MAX);
-    pmi_buf_add_byte(&body, '{');
-    pmi_admin_put(&body, "signal", signal);
-    pmi_buf_add_text(&body, ",\"cron\":{");
-    if (!words_pairs(args, false, &body)) {
-        pmi_buf_fini(&body);
+    round = pmi_zalloc(env, sizeof *round);
+    pmi_buf_init(&body, env, SIZE_MAX);
+    if (!words_cron_body(signal, args, &body)) {
         pmi_admin_answer_word(call, "Error cron parameters format.");
-        return;
+        pmi_free(env, round);
+    } else if (!round) {
+        pm_admin_fail(call, pm_strerror(PM_ENOMEM));
+    } else {
+        round->call = call;
+        pmi_buf_init(&round->refused, env, SIZE_MAX);
+        words_cron_tell(master, round, args, pmi_buf_slice(&body));
     }
-    pmi_buf_add_text(&body, "}}");
-    walk = pmi_map_begin(&master->servers);
-    while (!body.failed && pmi_map_next(&walk)) {
-        pmi_master_server *server = walk.value;
-        if (id ? !strcmp(server->id, id) : !strcmp(server->type, type))
-            told += pmi_master_ask(server, "__console__", pmi_buf_slice(&body),
-                                   NULL, NULL) == PM_OK;
-    }
-    pmi_map_end(&walk);
     pmi_buf_fini(&body);
-    if (told)
-        words_ok(call);
-    else
-        pmi_admin_answer_word(call, "no such server is there");
 }
 
 void pmi_master_blacklist(pmi_master *master, pm_admin_call *call)

@@ -388,11 +388,22 @@ static void monitor_blacklist(pmi_monitor *monitor, const cJSON *list)
                     cJSON_IsString(at) ? at->valuestring : "(no text)");
 }
 
+/* Our master asks, and hears what is wrong; a Node master only says it. */
+static void monitor_cron(pmi_monitor *monitor, pm_admin_call *call, bool add)
+{
+    char why[256] = "";
+    if (pmi_crons_told(pmi_app_crons(monitor->app),
+                       pmi_json_get(call->body, "cron"), add, why, sizeof why))
+        pmi_admin_answer_word(call, "%s: %s", pm_app_server(monitor->app)->id,
+                              why);
+    else /* the app may be gone */
+        pmi_admin_answer(call, pm_bytes(NULL, 0), pm_bytes(NULL, 0));
+}
+
 static void monitor_console(pm_admin_call *call, void *ctx)
 {
     pmi_monitor *monitor = ctx;
     const char *signal = pmi_admin_text(call->body, "signal");
-    const cJSON *cron = pmi_json_get(call->body, "cron");
     if (!signal)
         signal = "";
     if (!strcmp(signal, "list")) {
@@ -403,15 +414,15 @@ static void monitor_console(pm_admin_call *call, void *ctx)
     } else if (!strcmp(signal, "restart")) {
         monitor_answer_self(monitor, call, true);
         monitor_stop(monitor, false);
+    } else if (!strcmp(signal, "addCron")) {
+        monitor_cron(monitor, call, true);
+    } else if (!strcmp(signal, "removeCron")) {
+        monitor_cron(monitor, call, false);
     } else {
         if (!strcmp(signal, "stop"))
             monitor_stop(monitor, false);
         else if (!strcmp(signal, "blacklist"))
             monitor_blacklist(monitor, pmi_json_get(call->body, "blacklist"));
-        else if (cron && !strcmp(signal, "addCron"))
-            pmi_crons_told(pmi_app_crons(monitor->app), cron, true);
-        else if (cron && !strcmp(signal, "removeCron"))
-            pmi_crons_told(pmi_app_crons(monitor->app), cron, false);
         pmi_admin_answer(call, pm_bytes(NULL, 0), pm_bytes(NULL, 0));
     }
 }

@@ -121,11 +121,19 @@ static void test_passed_on(void **state)
            PM_EREMOTE,
            "hour: expected a number from 0 to 24, \"*\", \"a-b\", \"r/p\" or a "
            "list of these, found \"25\"");
-    /* The gate has no such job: its log says so. */
+    /* The gate has no such job. */
     expect(&t, c, "__console__",
            "{\"signal\":\"addCron\",\"args\":[\"serverType=gate\",\"id=9\","
            "\"time=* * * * * *\",\"action=a.b\"]}",
-           PM_OK, "{\"status\":\"ok\"}");
+           PM_EREMOTE, "gate-1: no job \"gate.a.b\" is registered");
+    expect(&t, c, "__console__",
+           "{\"signal\":\"addCron\",\"args\":[\"serverType=chat\",\"id=8\","
+           "\"time=* * * * * *\",\"action=a.b\"]}",
+           PM_EREMOTE, "chat-1: expected an id that no other cron has");
+    expect(&t, c, "__console__",
+           "{\"signal\":\"removeCron\",\"args\":[\"serverType=chat\","
+           "\"id=nosuch\"]}",
+           PM_EREMOTE, "chat-1: there is no cron nosuch");
     expect(&t, c, "watchServer", "{\"comd\":\"crons\",\"context\":\"chat-1\"}",
            PM_OK,
            "{\"serverId\":\"chat-1\",\"serverType\":\"chat\","
@@ -150,9 +158,130 @@ static void test_passed_on(void **state)
     town_end(&t);
 }
 
+#define ADD_CRON(id)                                                           \
+    "{\"signal\":\"addCron\",\"args\":[\"serverType=chat\",\"id=" id "\","     \
+    "\"time=0 0 4 * * *\",\"action=a.b\"]}"
+
+/* A Node server hears such a word and never answers it: nobody waits. One of
+ * ours that does not answer is waited for, but not for ever. */
+static void test_cron_unanswered(void **state)
+{
+    static const char node[] =
+        "{\"id\":\"chat-n\",\"type\":\"monitor\",\"serverType\":\"chat\","
+        "\"pid\":7,\"info\":{\"id\":\"chat-n\",\"serverType\":\"chat\"},"
+        "\"token\":\"tok-chat\"}";
+    town t;
+    stub silent, of_node;
+    pm_console *c;
+    uint64_t began;
+    (void)state;
+    town_begin(&t, 24);
+    assert_ok(town_start(&t, TOWN_MASTER));
+    stub_dial(&of_node, t.loop, 3005);
+    stub_hello(&of_node);
+    stub_publish(&of_node, "register", node);
+    town_run(&t, 200);
+    c = console(&t, NULL, NULL);
+    began = pmi_loop_now_us(t.loop);
+    expect(&t, c, "__console__", ADD_CRON("1"), PM_OK, "{\"status\":\"ok\"}");
+    assert_true(pmi_loop_now_us(t.loop) - began < 1000000);
+    town_run(&t, 100);
+    assert_true(
+        stub_has(&of_node,
+                 "monitor {\"moduleId\":\"__console__\",\"body\":{\"signal\":"
+                 "\"addCron\",\"cron\":{\"serverType\":\"chat\",\"id\":\"1\""));
+    stub_dial(&silent, t.loop, 3005);
+    stub_hello(&silent);
+    stub_publish(&silent, "register", TOWN_CHAT_SAYS("1"));
+    town_run(&t, 200);
+    began = pmi_loop_now_us(t.loop);
+    expect(&t, c, "__console__", ADD_CRON("2"), PM_EREMOTE,
+           "1 of 2 servers did not answer");
+    assert_true(pmi_loop_now_us(t.loop) - began < 11000000);
+    assert_true(stub_has(&silent, "\"reqId\""));
+    pm_console_free(c);
+    stub_end(&of_node);
+    stub_end(&silent);
+    town_end(&t);
+}
+
+/* The server goes while its word is waited for; then the master does. */
+static void test_cron_of_who_goes(void **state)
+{
+    town t;
+    stub chat;
+    pm_console *c;
+    answer a[2] = {{0}};
+    (void)state;
+    town_begin(&t, 25);
+    assert_ok(town_start(&t, TOWN_MASTER));
+    c = console(&t, NULL, NULL);
+    for (int i = 0; i < 2; i++) {
+        stub_dial(&chat, t.loop, 3005);
+        stub_hello(&chat);
+        stub_publish(&chat, "register", TOWN_CHAT_SAYS("1"));
+        town_run(&t, 200);
+        assert_ok(pm_console_request(c, "__console__", ADD_CRON("1"), answered,
+                                     &a[i]));
+        town_run(&t, 200);
+        assert_true(stub_has(&chat, "addCron"));
+        assert_int_equal(a[i].count, 0);
+        if (i == 1)
+            town_kill(&t, TOWN_MASTER);
+        stub_end(&chat);
+        town_run(&t, 200);
+        assert_int_equal(a[i].count, 1);
+    }
+    assert_string_equal(a[0].detail, "1 of 1 servers did not answer");
+    assert_err(a[1].err, PM_ECLOSED);
+    pm_console_free(c);
+    town_end(&t);
+}
+
+/* Whichever allocation fails, each word has one answer, and all goes on. */
+static void test_words_without_memory(void **state)
+{
+    static const char *const words[] = {
+        "{\"signal\":\"add\",\"args\":[\"serverType=area\",\"clusterCount=2\"]"
+        "}",
+        "{\"signal\":\"addCron\",\"args\":[\"serverType=chat\",\"id=1\","
+        "\"time=0 0 4 * * *\",\"action=a.b\"]}",
+        "{\"signal\":\"removeCron\",\"args\":[\"serverType=chat\",\"id=1\"]}"};
+    town t;
+    (void)state;
+    town_begin(&t, 26);
+    t.opts.callbacks = true;
+    town_start_all(&t);
+    for (size_t i = 0; i < PMI_COUNT(words); i++) {
+        bool failed = true;
+        for (size_t k = 1; failed; k++) {
+            pm_console *c = console(&t, NULL, NULL);
+            answer a = {0};
+            pm_err err;
+            town_run(&t, 100);
+            t.heap.calls = t.heap.failed = 0;
+            t.heap.fail_at = k;
+            err = pm_console_request(c, "__console__", words[i], answered, &a);
+            town_run(&t, 31000); /* its answer may get lost */
+            failed = t.heap.failed > 0;
+            t.heap.fail_at = 0;
+            assert_int_equal(a.count, err == PM_OK);
+            if (!failed && a.err && a.err != PM_EREMOTE)
+                fail_msg("%s: %s", words[i], a.detail);
+            pm_console_free(c);
+            town_run(&t, 4000);
+            assert_true(town_converged(&t));
+        }
+    }
+    town_end(&t);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_add_refused),
     cmocka_unit_test(test_add),
     cmocka_unit_test(test_passed_on),
+    cmocka_unit_test(test_cron_unanswered),
+    cmocka_unit_test(test_cron_of_who_goes),
+    cmocka_unit_test(test_words_without_memory),
 };
 TEST_MAIN(tests)

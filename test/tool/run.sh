@@ -43,7 +43,7 @@ wait_for() {
 listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
 # Ports of the project, counted from its base.
-OFFSETS='1 5 14 50 51 150 151 250 252 260 270 271'
+OFFSETS='1 5 14 50 51 150 151 250 260 270 271 272'
 # Claimed by a folder, so that two runs at a time do not find the same ones.
 claim=
 free_base() {
@@ -198,7 +198,13 @@ try '... a right one is added' pomelo addCron serverType=chat id=1 action=roomCr
 verdict '... it runs, and its next time is shown' "$(
     wait_for 3 grep -q 'chat-server-1: cron 1$' logs/pomelo.log || tail -n 3 logs/pomelo.log
     pomelo crons | grep -q "^chat-server-1 *1 *20[0-9-]* [0-9:]* *roomCron.report" || pomelo crons)"
+add_cron() { pomelo addCron serverType=chat "$@" 'time=* * * * * *'; }
+verdict '... a second time it is refused' "$(add_cron id=1 action=roomCron.report 2>&1 |
+    head -n 1 | grep -v 'chat-server-1: expected an id that no other cron has')"
+verdict '... as is one without its job' "$(add_cron id=2 action=no.job 2>&1 |
+    head -n 1 | grep -v 'chat-server-1: no job "chat.no.job" is registered')"
 try '... and taken away' pomelo removeCron serverType=chat id=1
+try '... but not again' says 1 pomelo removeCron serverType=chat id=1
 monitor() { pomelo monitor --count 2 --interval 1 | grep -c chat-server-1 | grep -qx 2; }
 try 'monitor shows the table again and again' monitor
 
@@ -259,12 +265,17 @@ try '... and it is there' wait_for 5 server chat-server-9
 try 'add, of a port that is taken' says 1 pomelo add id=x serverType=chat \
     host=127.0.0.1 port=$((base + 260))
 try 'add, of nonsense' says 2 pomelo add nonsense
+verdict 'add, of a wrong port, tells why' "$(pomelo add id=x serverType=chat port=99999 2>&1 |
+    grep -v 'port: expected a number from 1 to 65535.*found 99999')"
 try 'add with clusterCount and ++' pomelo add clusterCount=2 serverType=chat \
     host=127.0.0.1 port=$((base + 270))++
-try '... and both are there' wait_for 5 has_count 8
+try '... and once more' pomelo add clusterCount=1 serverType=chat \
+    host=127.0.0.1 port=$((base + 272))
+try '... and all are there' wait_for 5 has_count 9
 remember
 old=$(pid_of chat-server-9)
-try 'restart' pomelo restart --id chat-server-9
+verdict 'restart' "$(pomelo restart nobody chat-server-9 2>&1 |
+    diff - <(echo 'pomelo: nobody has not been restarted'))"
 try '... and it is another process' wait_for 5 is_new chat-server-9 "$old"
 try '... the old one is gone' wait_for 3 gone "$old"
 remember
@@ -276,14 +287,14 @@ chat=$(pid_of chat-server-1)
 
 # ---- Stop and restart under load ------------------------------------------
 
-try 'add, for what follows' pomelo add id=chat-server-8 serverType=chat host=127.0.0.1 \
-    port=$((base + 252))
-try '... and it is there' wait_for 5 server chat-server-8
+try 'add of who was stopped' pomelo add id=chat-server-9 serverType=chat host=127.0.0.1 \
+    port=$((base + 260))
+try '... and it is there' wait_for 5 server chat-server-9
 remember
 load_begin 6
-try 'under load: restart of a backend' pomelo restart --id chat-server-8
+try 'under load: restart of a backend' pomelo restart --id chat-server-9
 remember
-try '... stop of a backend' pomelo stop chat-server-8
+try '... stop of a backend' pomelo stop chat-server-9
 load_ends
 verdict '... no request fails' "$(all_well)"
 echo "        $figure"
@@ -297,7 +308,7 @@ try 'without the master users talk' talk three 5
 try '... list says that it is away' says 3 pomelo list
 sleep "$(echo $((5000 - $(now_ms) + dead)) | awk '{ print ($1 > 0 ? $1 : 0) / 1000 }')"
 try '... 5 s later it is started again' pomelo start --daemon
-try '... its list is whole within 5 s' wait_for 5 has_count 7
+try '... its list is whole within 5 s' wait_for 5 has_count 8
 verdict '... with the same processes' "$([ "$(pid_of chat-server-1)" = "$chat" ] ||
     echo "chat-server-1 was $chat, is $(pid_of chat-server-1)")"
 remember
@@ -313,7 +324,7 @@ try '... with a wrong one' stranger "$(publish register "{$who,\"token\":\"bad\"
 try '... who comes back without one' stranger "$(publish reconnect "{$who}")"
 try '... with broken JSON' stranger "$(publish register '{"id":')"
 try '... who announces 100 MB' stranger '\x30\x80\xc2\xd7\x2f\x00\x08register'
-verdict '... and harms nobody' "$(has_count 7 || list)$(server evil)"
+verdict '... and harms nobody' "$(has_count 8 || list)$(server evil)"
 
 # ---- stop -----------------------------------------------------------------
 
