@@ -62,9 +62,7 @@ pmi_master_server *pmi_master_know(pmi_master *master, const pm_server *known)
     return NULL;
 }
 
-/* Who was not of the table and has gone is forgotten; late links of it must
- * not find it. */
-static void master_forget(pmi_master_server *server)
+void pmi_master_forget(pmi_master_server *server)
 {
     pmi_master *master = server->master;
     for (pmi_link *at = master->links.next; at != &master->links;
@@ -192,6 +190,14 @@ static void master_replace(pmi_master_server *server)
 
 /* ---- Coming and going -------------------------------------------------- */
 
+void pmi_master_gone(pmi_master_server *server)
+{
+    bool stays = server->configured || (server->added && !server->stopped);
+    pmi_master_lost(server);
+    if (!stays && !pmi_timer_is_set(&server->respawn))
+        pmi_master_forget(server);
+}
+
 static void master_remove(pmi_master_server *server)
 {
     pmi_master *master = server->master;
@@ -202,9 +208,7 @@ static void master_remove(pmi_master_server *server)
         PMI_LOG(master->env, PM_LOG_INFO, "master", "%s has gone", server->id);
         master_announce_removed(server);
     }
-    pmi_master_lost(server);
-    if (!server->configured && !pmi_timer_is_set(&server->respawn))
-        master_forget(server);
+    pmi_master_gone(server);
 }
 
 static void master_grace_over(pmi_timer *timer)

@@ -35,7 +35,8 @@ typedef struct pmi_master_server {
     bool there;      /* announced as being there */
     bool subscribed; /* wants to be told */
     bool recorded;   /* has started */
-    bool configured; /* of the table, or added by a console: stays known */
+    bool configured; /* of the table: stays known */
+    bool added;      /* by a console: stays known until it is stopped */
     bool stopped;    /* by a console: not to be started again by itself */
     bool restarting; /* by a console: to be started when it is gone */
 } pmi_master_server;
@@ -89,6 +90,11 @@ void pmi_master_notify_all(pmi_master *master, const char *module,
 /* Ask one server; PM_EDOWN without a link. */
 pm_err pmi_master_ask(pmi_master_server *server, const char *module,
                       pm_slice body, pm_admin_cb cb, void *ctx);
+/* It is gone, or its process is: it comes back, stays known, or is forgotten.
+ */
+void pmi_master_gone(pmi_master_server *server);
+/* Late links of it do not find it. */
+void pmi_master_forget(pmi_master_server *server);
 /* `__masterwatcher__`: a server has said that it has started. */
 void pmi_master_recorded(pmi_master *master, pmi_master_server *server);
 

@@ -132,8 +132,8 @@ pm_err pm_master_exited(pm_app *app, const char *server_id)
         return PM_ENOTFOUND;
     /* With a link it is not this process that has ended, or its link's end is
      * about to be seen: then that decides. The same while its grace runs. */
-    if (!server->link && !pmi_timer_is_set(&server->grace))
-        pmi_master_lost(server);
+    if (!server->link && !pmi_timer_is_set(&server->grace) && !master->closed)
+        pmi_master_gone(server);
     return PM_OK;
 }
 

@@ -136,8 +136,11 @@ static bool words_add_one(pmi_master *master, const pm_server *entry)
         pm_server_remove(master->app, entry->id);
         return false;
     }
-    server->configured = true;
-    return pmi_master_spawn(server) == PM_OK;
+    server->added = true;
+    if (pmi_master_spawn(server) == PM_OK)
+        return true;
+    pmi_master_forget(server); /* its id and ports are free */
+    return false;
 }
 
 static void words_add_all(pmi_master *master, pm_admin_call *call,

@@ -86,11 +86,64 @@ static void test_add(void **state)
     added = pm_server_find(t.at[TOWN_MASTER].app, "cluster-server-area-3");
     assert_int_equal(added->port, 5003);
     assert_null(strstr(added->raw, "clusterCount"));
+    pm_console_free(c);
+    town_end(&t);
+}
+
+static bool master_knows(const town *t, const char *id)
+{
+    return town_knows(t, TOWN_MASTER, id);
+}
+
+/* Who could not be started, or was stopped, leaves nothing in the way of the
+ * next one; who has died alone stays known. */
+static void test_add_again(void **state)
+{
+    static const char add[] =
+        "{\"signal\":\"add\",\"args\":[\"serverType=chat\",\"id=chat-3\","
+        "\"host=127.0.0.1\",\"port=4072\"]}";
+    static const char stop[] = "{\"signal\":\"stop\",\"ids\":[\"chat-3\"]}";
+    static const char chat[] =
+        "{\"id\":\"chat-3\",\"type\":\"monitor\",\"serverType\":\"chat\","
+        "\"pid\":7,\"info\":{\"id\":\"chat-3\",\"serverType\":\"chat\","
+        "\"port\":4072},\"token\":\"tok-chat\"}";
+    town t;
+    stub s;
+    pm_console *c;
+    (void)state;
+    town_begin(&t, 27);
+    t.opts.callbacks = true;
+    town_start_all(&t);
+    c = console(&t, NULL, NULL);
     t.spawn_answer = PM_ENOTFOUND;
-    expect(&t, c, "__console__",
-           "{\"signal\":\"add\",\"args\":[\"serverType=chat\",\"id=chat-3\","
-           "\"host=127.0.0.1\",\"port=4072\"]}",
-           PM_EREMOTE, "servers could not be started.");
+    expect(&t, c, "__console__", add, PM_EREMOTE,
+           "servers could not be started.");
+    assert_false(master_knows(&t, "chat-3"));
+    t.spawn_answer = PM_OK;
+    for (int i = 0; i < 2; i++) {
+        expect(&t, c, "__console__", add, PM_OK, "{\"status\":\"ok\"}");
+        stub_dial(&s, t.loop, 3005);
+        stub_hello(&s);
+        stub_publish(&s, "register", chat);
+        town_run(&t, 200);
+        assert_true(town_knows(&t, TOWN_GATE, "chat-3"));
+        expect(&t, c, "__console__", stop, PM_OK, "part");
+        town_run(&t, 100);
+        assert_true(stub_has(&s, "\"signal\":\"stop\""));
+        stub_end(&s);
+        town_run(&t, 5000);
+        assert_false(master_knows(&t, "chat-3"));
+    }
+    /* Stopped before it was there: the end of its process tells. */
+    expect(&t, c, "__console__", add, PM_OK, "{\"status\":\"ok\"}");
+    expect(&t, c, "__console__", stop, PM_OK, "part");
+    assert_ok(pm_master_exited(t.at[TOWN_MASTER].app, "chat-3"));
+    assert_false(master_knows(&t, "chat-3"));
+    /* Died by itself: it may be started again. */
+    expect(&t, c, "__console__", add, PM_OK, "{\"status\":\"ok\"}");
+    assert_ok(pm_master_exited(t.at[TOWN_MASTER].app, "chat-3"));
+    assert_true(master_knows(&t, "chat-3"));
+    expect(&t, c, "__console__", add, PM_EREMOTE, "Port occupied already");
     pm_console_free(c);
     town_end(&t);
 }
@@ -279,6 +332,7 @@ static void test_words_without_memory(void **state)
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_add_refused),
     cmocka_unit_test(test_add),
+    cmocka_unit_test(test_add_again),
     cmocka_unit_test(test_passed_on),
     cmocka_unit_test(test_cron_unanswered),
     cmocka_unit_test(test_cron_of_who_goes),
