@@ -1392,9 +1392,10 @@ PM_API pm_err pm_stats_text(pm_app *const *apps, size_t count, char **out);
  * "server": *out is 0 and is the application's to change, **out for short; it
  * is borrowed until the app is freed. kind: PM_STAT_COUNTER (its name ends with
  * "_total") or PM_STAT_GAUGE. name: [a-zA-Z_][a-zA-Z0-9_]*, at most 100 bytes;
- * those that begin with "pomelo_" are the library's. help: a sentence; may be
- * NULL. Both are copied. At most 256 an app: names are chosen by the program,
- * never by its players. PM_EINVAL, PM_EEXIST, PM_ELIMIT, PM_ENOMEM */
+ * those that begin with "pomelo_" or "process_" are the library's. help: a
+ * sentence; may be NULL. Both are copied. At most 256 an app: names are chosen
+ * by the program, never by its players. PM_EINVAL, PM_EEXIST, PM_ELIMIT,
+ * PM_ENOMEM */
 PM_API pm_err pm_app_stat(pm_app *app, pm_stat_kind kind, const char *name,
                           const char *help, uint64_t **out);
 

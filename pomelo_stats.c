@@ -633,10 +633,12 @@ size_t pm_stats_each(pm_app *app, pm_stat_cb each, void *ctx)
 
 static bool stats_own_name_ok(pm_stat_kind kind, const char *name)
 {
-    static const char total[] = "_total", ours[] = "pomelo_";
+    static const char total[] = "_total", ours[] = "pomelo_",
+                      all[] = "process_"; /* of every program, by custom */
     size_t len = name ? strlen(name) : 0, end = sizeof total - 1;
     bool counts = len > end && !strcmp(name + len - end, total);
     return pmi_stat_name_ok(name) && strncmp(name, ours, sizeof ours - 1) &&
+           strncmp(name, all, sizeof all - 1) &&
            counts == (kind == PM_STAT_COUNTER);
 }
 

@@ -247,6 +247,9 @@ static void test_own_numbers(void **state)
     assert_err(
         pm_app_stat(f.front, PM_STAT_COUNTER, "pomelo_x_total", NULL, &again),
         PM_EINVAL);
+    assert_err(pm_app_stat(f.front, PM_STAT_GAUGE,
+                           "process_resident_memory_bytes", NULL, &again),
+               PM_EINVAL);
     assert_err(pm_app_stat(f.front, PM_STAT_TIME, "x_seconds", NULL, &again),
                PM_EINVAL);
     assert_err(pm_app_stat(f.front, PM_STAT_GAUGE, NULL, NULL, &again),
