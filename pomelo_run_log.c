@@ -6,7 +6,8 @@
  *   {"time":"...","level":"info","server":"...","module":"run","line":"..."}
  *
  * log, log.1, log.2 ... : the higher the older. A disk that is full or a folder
- * that is gone loses lines, never the server. Start at pmi_run_log_line. */
+ * that is gone loses lines, never the server; once a second it is tried again.
+ * Start at pmi_run_log_line. */
 #include "pomelo_run_log_internal.h"
 
 #include "core/buf.h"
@@ -33,11 +34,22 @@ static void log_make_folders(char *path)
 static bool log_open(pmi_run_log *log)
 {
     struct stat about;
+    log_make_folders(log->path);
     log->file = fopen(log->path, "ae");
     log->bytes = 0;
     if (log->file && fstat(fileno(log->file), &about) == 0)
         log->bytes = (uint64_t)about.st_size;
     return log->file != NULL;
+}
+
+static void log_open_again(pmi_run_log *log)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    if (now.tv_sec == log->tried_s)
+        return;
+    log->tried_s = now.tv_sec;
+    log_open(log);
 }
 
 static void log_turn_over(pmi_run_log *log)
@@ -91,7 +103,6 @@ pm_err pmi_run_log_open(pmi_run_log *log, const pmi_log_rules *rules,
     err = log_path(log);
     if (err)
         return err;
-    log_make_folders(log->path);
     if (log_open(log))
         return PM_OK;
     log->rules.to_stderr = true;
@@ -160,6 +171,8 @@ void pmi_run_log_line(void *ctx, pm_log_level level, const char *module,
     log_compose(log, &out, level, module, line);
     if (log->rules.to_stderr)
         fwrite(out.data, 1, out.len, stderr);
+    if (log->path && !log->file)
+        log_open_again(log);
     if (log->file && log->rules.max_bytes &&
         log->bytes + out.len > log->rules.max_bytes && log->bytes > 0)
         log_turn_over(log);

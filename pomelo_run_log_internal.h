@@ -12,10 +12,11 @@
 typedef struct pmi_run_log {
     pmi_log_rules rules; /* levels borrowed until pmi_run_log_close */
     const char *id;      /* of every line; NULL: the short form */
-    FILE *file;          /* owned; NULL: none */
+    FILE *file;          /* owned; NULL: none, or not to be opened now */
     char *path;          /* owned */
     pmi_env heap;
-    uint64_t bytes; /* in the file */
+    uint64_t bytes;  /* in the file */
+    int64_t tried_s; /* when it was last opened again */
 } pmi_run_log;
 
 /* A pm_log_cb; ctx is a pmi_run_log. */
@@ -23,7 +24,7 @@ void pmi_run_log_line(void *ctx, pm_log_level level, const char *module,
                       const char *line);
 /* From now on by these rules; `id` is the server's, or what the process is
  * called. Borrowed until closed. PM_ENET: the file can not be opened, lines go
- * to stderr. PM_ENOMEM */
+ * to stderr, and to the file once it can. PM_ENOMEM */
 pm_err pmi_run_log_open(pmi_run_log *log, const pmi_log_rules *rules,
                         const char *id);
 void pmi_run_log_close(pmi_run_log *log);

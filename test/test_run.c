@@ -348,6 +348,41 @@ static void test_log_file(void **state)
     folder_end(&f);
 }
 
+/* A folder that is gone is made again; a file that can not be opened is tried
+ * again. */
+static void test_log_again(void **state)
+{
+    folder f = folder_new();
+    char path[128], text[512];
+    pmi_log_rules rules = {.max_bytes = 60, .stderr_given = true};
+    pmi_run_log log = {0};
+    (void)state;
+    folder_name(&f, "logs/a", path);
+    rules.file = path;
+    assert_ok(pmi_run_log_open(&log, &rules, "a"));
+    pmi_run_log_line(&log, PM_LOG_INFO, "mod", "the file is full with this");
+    folder_remove(&f, "logs/a");
+    folder_remove(&f, "logs");
+    pmi_run_log_line(&log, PM_LOG_INFO, "mod", "in a new folder");
+    folder_get(&f, "logs/a", text, sizeof text);
+    assert_non_null(strstr(text, "in a new folder"));
+    folder_remove(&f, "logs/a");
+    folder_remove(&f, "logs");
+    folder_put(&f, "logs", "is in the way");
+    pmi_run_log_line(&log, PM_LOG_INFO, "mod", "turned over, to nowhere");
+    pmi_run_log_line(&log, PM_LOG_INFO, "mod", "lost");
+    folder_remove(&f, "logs");
+    log.tried_s = 0; /* a second later */
+    pmi_run_log_line(&log, PM_LOG_INFO, "mod", "here again");
+    folder_get(&f, "logs/a", text, sizeof text);
+    assert_non_null(strstr(text, "here again"));
+    assert_null(strstr(text, "lost"));
+    pmi_run_log_close(&log);
+    folder_remove(&f, "logs/a");
+    folder_remove(&f, "logs");
+    folder_end(&f);
+}
+
 static void test_log_json(void **state)
 {
     folder f = folder_new();
@@ -549,6 +584,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_server_args_wrong),
     cmocka_unit_test(test_run_args),
     cmocka_unit_test(test_log_file),
+    cmocka_unit_test(test_log_again),
     cmocka_unit_test(test_log_json),
     cmocka_unit_test(test_log_nowhere),
     cmocka_unit_test(test_spawn_ends),
