@@ -180,8 +180,7 @@ static unsigned config_line(const config_reader *r, const uint8_t *at)
 
 /* ---- What is wrong? ---------------------------------------------------- */
 
-/* The length of text when it is cut at `max` bytes, between characters. */
-static int config_cut(const char *text, size_t max)
+int pmi_config_cut(const char *text, size_t max)
 {
     size_t len = strlen(text);
     if (len > max)
@@ -190,12 +189,11 @@ static int config_cut(const char *text, size_t max)
     return (int)len;
 }
 
-/* One line, whatever it quotes. */
-static void config_one_line(config_reader *r)
+void pmi_config_one_line(char *why, size_t why_size)
 {
-    if (!r->why_size)
+    if (!why_size)
         return;
-    for (char *p = r->why; *p; p++)
+    for (char *p = why; *p; p++)
         if ((uint8_t)*p < 0x20 || *p == 0x7f)
             *p = '?';
 }
@@ -207,8 +205,9 @@ static pm_err config_fail(config_reader *r, bool entry, const char *key,
     if (r->type && entry)
         pmi_format(index, sizeof index, "[%zu]", r->index);
     if (r->type)
-        pmi_format(place, sizeof place, "%.*s%s%s%s: ", config_cut(r->type, 64),
-                   r->type, index, key ? "." : "", key ? key : "");
+        pmi_format(place, sizeof place,
+                   "%.*s%s%s%s: ", pmi_config_cut(r->type, 64), r->type, index,
+                   key ? "." : "", key ? key : "");
     if (r->spoken)
         pmi_format(r->why, r->why_size, "%s%sexpected %s, found %s",
                    key ? key : "", key ? ": " : "", expected, found);
@@ -216,7 +215,7 @@ static pm_err config_fail(config_reader *r, bool entry, const char *key,
         pmi_format(r->why, r->why_size, "%s:%u: %sexpected %s, found %s",
                    r->file, config_line(r, config_find(r, entry, key)), place,
                    expected, found);
-    config_one_line(r);
+    pmi_config_one_line(r->why, r->why_size);
     return PM_ECONFIG;
 }
 
@@ -239,7 +238,7 @@ static void config_describe(const pmi_env *env, const cJSON *node, char *out,
         pmi_format(out, size, "something else");
     } else {
         const char *shown = (const char *)text.data;
-        int len = config_cut(shown, 48);
+        int len = pmi_config_cut(shown, 48);
         pmi_format(out, size, "%.*s%s", len, shown, shown[len] ? "..." : "");
     }
     pmi_buf_fini(&text);
@@ -310,9 +309,7 @@ static bool config_digits(const char *text, bool plus, uint64_t *out)
     return true;
 }
 
-/* Numbers may stand in quotes: Pomelo hands them on as arguments of a command,
- * where nobody sees the difference. */
-static bool config_whole(const cJSON *node, uint64_t *out)
+bool pmi_config_whole(const cJSON *node, uint64_t *out)
 {
     if (cJSON_IsString(node))
         return config_digits(node->valuestring, false, out);
@@ -332,7 +329,7 @@ static pm_err config_number(config_reader *r, const cJSON *tree,
     uint64_t number = 0;
     if (!node)
         return PM_OK;
-    if (config_whole(node, &number) && number >= min && number <= max) {
+    if (pmi_config_whole(node, &number) && number >= min && number <= max) {
         *out = (uint32_t)number;
         return PM_OK;
     }
@@ -356,7 +353,7 @@ static pm_err config_port(config_reader *r, const config_entry *entry,
                    "clusterCount)";
     else if (*counts && number + entry->count > 65536)
         expected = "\"N++\" with N + clusterCount - 1 up to 65535";
-    else if ((*counts || config_whole(node, &number)) && number >= 1 &&
+    else if ((*counts || pmi_config_whole(node, &number)) && number >= 1 &&
              number <= 65535) {
         *out = (uint16_t)number;
         return PM_OK;
@@ -375,15 +372,23 @@ static pm_err config_string(config_reader *r, const cJSON *tree,
     return config_keep(r, pm_text(node->valuestring), out);
 }
 
-static pm_err config_frontend(config_reader *r, config_entry *entry)
+static pm_err config_flag(config_reader *r, const cJSON *tree, const char *key,
+                          bool *out)
 {
-    const cJSON *node = pmi_json_get(entry->tree, "frontend");
+    const cJSON *node = pmi_json_get(tree, key);
     const char *text = cJSON_IsString(node) ? node->valuestring : "";
-    entry->server.frontend = cJSON_IsTrue(node) || !strcmp(text, "true");
-    if (!node || cJSON_IsBool(node) || entry->server.frontend ||
-        !strcmp(text, "false"))
+    *out = cJSON_IsTrue(node) || !strcmp(text, "true");
+    if (!node || cJSON_IsBool(node) || *out || !strcmp(text, "false"))
         return PM_OK;
-    return config_wrong(r, "frontend", "true or false", node);
+    return config_wrong(r, key, "true or false", node);
+}
+
+/* The master looks for these two in the entry's text. */
+static pm_err config_restarts(config_reader *r, const cJSON *tree)
+{
+    bool set;
+    pm_err err = config_flag(r, tree, "auto-restart", &set);
+    return err ? err : config_flag(r, tree, "restart-force", &set);
 }
 
 /* A text is one argument, an array several: it is kept as JSON text. */
@@ -445,7 +450,9 @@ static pm_err config_read_entry(config_reader *r, const cJSON *tree,
         err = config_port(r, entry, "statsPort", &server->stats_port,
                           &entry->stats_port_counts);
     if (err == PM_OK)
-        err = config_frontend(r, entry);
+        err = config_flag(r, tree, "frontend", &server->frontend);
+    if (err == PM_OK)
+        err = config_restarts(r, tree);
     if (err == PM_OK)
         err = config_number(r, tree, "cpu", 0, 4095, &core);
     if (err == PM_OK)
@@ -467,7 +474,7 @@ static pm_err config_add(config_reader *r, const pm_server *server)
     pm_err err;
     if (pmi_map_get(&r->ids, pm_text(server->id))) {
         char found[64];
-        int len = config_cut(server->id, 48);
+        int len = pmi_config_cut(server->id, 48);
         pmi_format(found, sizeof found, "\"%.*s\"%s", len, server->id,
                    server->id[len] ? "..." : "");
         return config_fail(r, true, "id", "an id that no server before it has",
@@ -607,7 +614,7 @@ static pm_err config_read_type(config_reader *r, const cJSON *list)
     if (cJSON_IsObject(list) && !r->part) {
         pmi_format(hint, sizeof hint,
                    "%s, or a part for the environment \"%.*s\"", expected,
-                   config_cut(r->env_name, 64), r->env_name);
+                   pmi_config_cut(r->env_name, 64), r->env_name);
         expected = hint;
     }
     config_describe(r->env, list, text, sizeof text);
@@ -700,7 +707,7 @@ static pm_err config_read_file(config_reader *r, const char *path, pmi_buf *out)
     pmi_format(r->why, r->why_size, "%s: %s", path,
                bad ? "the file can not be read"
                    : "expected a file of 4 MiB at most, found a larger one");
-    config_one_line(r);
+    pmi_config_one_line(r->why, r->why_size);
     return PM_ECONFIG;
 }
 
@@ -737,7 +744,7 @@ static pm_err config_load_servers(config_reader *r)
                    "%s/servers.json: expected a file there or in %s/%s, found "
                    "none",
                    r->dir, r->dir, r->env_name);
-        config_one_line(r);
+        pmi_config_one_line(r->why, r->why_size);
     }
     pmi_free(r->env, path);
     pmi_buf_fini(&text);

@@ -7,8 +7,9 @@
  * and key. Start at pmi_run_files_read. */
 #include "pomelo_config_run_internal.h"
 
-#include "core/buf.h"
 #include "core/json.h"
+#include "pomelo_config_internal.h"
+#include "pomelo_dialect_internal.h"
 
 #include <cjson/cJSON.h>
 
@@ -17,6 +18,7 @@ typedef struct files_reader {
     const pm_config *config;
     const char *file; /* which one is being read */
     size_t entry;     /* of a list, from 1; 0: of none */
+    const char *in;   /* the member that is being read; NULL: the whole file */
     char *why;
     size_t why_size;
 } files_reader;
@@ -24,36 +26,62 @@ typedef struct files_reader {
 static pm_err files_wrong(files_reader *r, const char *key,
                           const char *expected)
 {
-    char entry[32] = "";
+    char where[80] = "";
     if (r->entry)
-        pmi_format(entry, sizeof entry, "[%zu]%s", r->entry - 1,
-                   key ? "." : "");
-    pmi_format(r->why, r->why_size, "%s: %s%s%sexpected %s", r->file, entry,
-               key ? key : "", key || r->entry ? ": " : "", expected);
+        pmi_format(where, sizeof where, "[%zu]", r->entry - 1);
+    else if (r->in)
+        pmi_format(where, sizeof where, "%.*s", pmi_config_cut(r->in, 64),
+                   r->in);
+    key = key ? key : "";
+    pmi_format(r->why, r->why_size, "%s: %s%s%.*s%sexpected %s", r->file, where,
+               *where && *key ? "." : "", pmi_config_cut(key, 64), key,
+               *where || *key ? ": " : "", expected);
+    pmi_config_one_line(r->why, r->why_size);
     return PM_ECONFIG;
 }
 
-/* *out NULL: there is no such file. It lives as long as the files. */
-static pm_err files_open(files_reader *r, const char *name, const cJSON **out)
+/* *out NULL: there is no such file. */
+static pm_err files_parse(files_reader *r, const pmi_env *env, const char *name,
+                          cJSON **out)
 {
     const char *text = pm_config_file(r->config, name);
-    cJSON *tree = NULL;
     pm_err err;
     r->file = name;
     r->entry = 0;
+    r->in = NULL;
     *out = NULL;
     if (!text)
         return PM_OK;
-    err = pmi_json_parse(r->files->env, pm_text(text), PMI_JSON_DEPTH_MAX,
-                         &tree, NULL);
-    if (err == PM_ENOMEM)
-        return err;
-    if (err)
-        return files_wrong(r, NULL, "JSON");
-    PMI_ASSERT(r->files->trees_count < PMI_COUNT(r->files->trees));
-    r->files->trees[r->files->trees_count++] = tree;
+    err = pmi_json_parse(env, pm_text(text), PMI_JSON_DEPTH_MAX, out, NULL);
+    return err && err != PM_ENOMEM ? files_wrong(r, NULL, "JSON") : err;
+}
+
+/* The same; the tree lives as long as the files. */
+static pm_err files_open(files_reader *r, const char *name, const cJSON **out)
+{
+    pmi_run_files *files = r->files;
+    cJSON *tree;
+    pm_err err = files_parse(r, files->env, name, &tree);
     *out = tree;
+    if (err || !tree)
+        return err;
+    PMI_ASSERT(files->trees_count < PMI_COUNT(files->trees));
+    files->trees[files->trees_count++] = tree;
     return PM_OK;
+}
+
+/* NULL, which is not there, is fine. */
+static pm_err files_object(files_reader *r, const cJSON *node, const char *key)
+{
+    return !node || cJSON_IsObject(node) ? PM_OK
+                                         : files_wrong(r, key, "an object");
+}
+
+static pm_err files_open_object(files_reader *r, const char *name,
+                                const cJSON **out)
+{
+    pm_err err = files_open(r, name, out);
+    return err ? err : files_object(r, *out, NULL);
 }
 
 static pm_err files_text(files_reader *r, const cJSON *tree, const char *key,
@@ -69,19 +97,18 @@ static pm_err files_text(files_reader *r, const cJSON *tree, const char *key,
 }
 
 static pm_err files_number(files_reader *r, const cJSON *tree, const char *key,
-                           uint64_t max, uint64_t *out)
+                           unsigned min, uint64_t max, uint64_t *out)
 {
     const cJSON *node = pmi_json_get(tree, key);
-    double number = cJSON_IsNumber(node) ? node->valuedouble : -1;
     char expected[64];
+    uint64_t number = 0;
     if (!node)
         return PM_OK;
-    if (number >= 0 && number <= (double)max) {
-        *out = (uint64_t)number;
-        if ((double)*out == number)
-            return PM_OK;
+    if (pmi_config_whole(node, &number) && number >= min && number <= max) {
+        *out = number;
+        return PM_OK;
     }
-    pmi_format(expected, sizeof expected, "a number from 0 to %llu",
+    pmi_format(expected, sizeof expected, "a number from %u to %llu", min,
                (unsigned long long)max);
     return files_wrong(r, key, expected);
 }
@@ -104,15 +131,15 @@ static pm_err files_read_master(files_reader *r)
     pm_server *master = &r->files->master;
     const cJSON *tree;
     uint64_t port = 0;
-    pm_err err = files_open(r, "master.json", &tree);
+    pm_err err = files_open_object(r, "master.json", &tree);
     if (err || !tree)
         return err;
     err = files_text(r, tree, "id", true, &master->id);
     if (err == PM_OK)
         err = files_text(r, tree, "host", false, &master->host);
     if (err == PM_OK)
-        err = files_number(r, tree, "port", UINT16_MAX, &port);
-    if (err == PM_OK && port == 0)
+        err = files_number(r, tree, "port", 1, UINT16_MAX, &port);
+    if (err == PM_OK && port == 0) /* there is none */
         err = files_wrong(r, "port", "a number from 1 to 65535");
     master->type = "master";
     master->port = (uint16_t)port;
@@ -182,7 +209,7 @@ static pm_err files_read_users(files_reader *r)
         if (err == PM_OK)
             err = files_text(r, entry, "password", true, &user->password);
         if (err == PM_OK)
-            err = files_number(r, entry, "level", 1000, &level);
+            err = files_number(r, entry, "level", 0, 1000, &level);
         user->level = (int)level;
     }
     return err;
@@ -247,13 +274,17 @@ static pm_err files_read_levels(files_reader *r, const cJSON *tree)
     pm_err err = level ? files_level(r, level, "level", &log->level) : PM_OK;
     one = log->most = log->level ? log->level : PM_LOG_INFO;
     log->levels = pmi_json_get(tree, "levels");
+    if (err == PM_OK)
+        err = files_object(r, log->levels, "levels");
+    r->in = "levels";
     cJSON_ArrayForEach(node, log->levels)
     {
         if (err == PM_OK)
-            err = files_level(r, node, "levels", &one);
+            err = files_level(r, node, node->string, &one);
         if (one > log->most)
             log->most = one;
     }
+    r->in = NULL;
     return err;
 }
 
@@ -262,7 +293,7 @@ static pm_err files_read_log(files_reader *r)
     pmi_log_rules *log = &r->files->log;
     const char *format = "text";
     const cJSON *tree;
-    pm_err err = files_open(r, "log.json", &tree);
+    pm_err err = files_open_object(r, "log.json", &tree);
     log->max_bytes = 10 << 20;
     log->keep = 5;
     if (err || !tree)
@@ -276,50 +307,70 @@ static pm_err files_read_log(files_reader *r)
     if (err == PM_OK)
         err = files_text(r, tree, "file", false, &log->file);
     if (err == PM_OK)
-        err = files_number(r, tree, "max_bytes", UINT64_C(1) << 40,
+        err = files_number(r, tree, "max_bytes", 0, UINT64_C(1) << 40,
                            &log->max_bytes);
     if (err == PM_OK)
-        err = files_number(r, tree, "keep", 100, &log->keep);
+        err = files_number(r, tree, "keep", 0, 100, &log->keep);
     log->stderr_given = pmi_json_get(tree, "stderr") != NULL;
     return err ? err : files_flag(r, tree, "stderr", &log->to_stderr);
 }
 
 /* ---- pomelo.json ------------------------------------------------------- */
 
-static pm_err files_read_stats(files_reader *r, const cJSON *stats)
+/* Who tells something at a port: `web` and `stats`. *node NULL: nobody. */
+static pm_err files_read_place(files_reader *r, const cJSON *tree,
+                               const char *key, const cJSON **node,
+                               const char **host, uint16_t *port)
 {
-    pmi_start_rules *start = &r->files->start;
-    uint64_t port = 0;
-    pm_err err = PM_OK;
-    if (stats && !cJSON_IsObject(stats))
-        return files_wrong(r, "stats", "an object");
-    err = files_text(r, stats, "host", false, &start->stats_host);
+    uint64_t number = 0;
+    pm_err err;
+    *node = pmi_json_get(tree, key);
+    err = files_object(r, *node, key);
+    r->in = key;
     if (err == PM_OK)
-        err = files_number(r, stats, "port", UINT16_MAX, &port);
-    start->stats_port = (uint16_t)port;
+        err = files_text(r, *node, "host", false, host);
+    if (err == PM_OK)
+        err = files_number(r, *node, "port", 0, UINT16_MAX, &number);
+    *port = (uint16_t)number;
     return err;
 }
 
 static pm_err files_read_start(files_reader *r)
 {
     pmi_start_rules *start = &r->files->start;
-    const cJSON *tree, *web;
-    uint64_t port = 0;
-    pm_err err = files_open(r, "pomelo.json", &tree);
+    const cJSON *tree, *node;
+    pm_err err = files_open_object(r, "pomelo.json", &tree);
     if (err || !tree)
         return err;
     err = files_text(r, tree, "binary", false, &start->binary);
     if (err == PM_OK)
-        err = files_read_stats(r, pmi_json_get(tree, "stats"));
-    web = pmi_json_get(tree, "web");
-    if (err || !web)
+        err = files_read_place(r, tree, "stats", &node, &start->stats_host,
+                               &start->stats_port);
+    r->in = NULL;
+    if (err == PM_OK)
+        err = files_read_place(r, tree, "web", &node, &start->web_host,
+                               &start->web_port);
+    if (err || !node)
         return err;
-    err = files_text(r, web, "root", true, &start->web_root);
+    return files_text(r, node, "root", true, &start->web_root);
+}
+
+/* ---- serverProtos.json, clientProtos.json ------------------------------- */
+
+pm_err pmi_run_protos_look_at(const pmi_env *env, const pm_config *config,
+                              const char *name, char *why, size_t why_size)
+{
+    files_reader r = {NULL, config, name, 0, NULL, why, why_size};
+    pmi_dialect_flaw flaw;
+    cJSON *tree;
+    pm_err err = files_parse(&r, env, name, &tree);
     if (err == PM_OK)
-        err = files_text(r, web, "host", false, &start->web_host);
-    if (err == PM_OK)
-        err = files_number(r, web, "port", UINT16_MAX, &port);
-    start->web_port = (uint16_t)port;
+        err = files_object(&r, tree, NULL);
+    if (err == PM_OK && pmi_dialect_find_flaw(tree, &flaw)) {
+        r.in = flaw.message;
+        err = files_wrong(&r, flaw.member, flaw.expected);
+    }
+    cJSON_Delete(tree);
     return err;
 }
 
@@ -331,7 +382,7 @@ pm_err pmi_run_files_read(pmi_run_files *files, const pmi_env *env,
     static pm_err (*const parts[])(files_reader *) = {
         files_read_master,     files_read_tokens, files_read_users,
         files_read_dictionary, files_read_log,    files_read_start};
-    files_reader r = {files, config, "", 0, why, why_size};
+    files_reader r = {files, config, "", 0, NULL, why, why_size};
     pm_err err = PM_OK;
     memset(files, 0, sizeof *files);
     files->env = env;

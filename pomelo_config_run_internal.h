@@ -51,6 +51,12 @@ pm_err pmi_run_files_read(pmi_run_files *files, const pmi_env *env,
                           const pm_config *config, char *why, size_t why_size);
 void pmi_run_files_free(pmi_run_files *files);
 
+/* Is there something in serverProtos.json or clientProtos.json that encoding
+ * would pass over? PM_ECONFIG, PM_ENOMEM as above. A file that is not there is
+ * fine. */
+pm_err pmi_run_protos_look_at(const pmi_env *env, const pm_config *config,
+                              const char *name, char *why, size_t why_size);
+
 /* The `args` of a server: *out has a NULL at its end and lies, with its texts,
  * in one block that is the caller's to pmi_free. PM_ECONFIG, PM_ENOMEM */
 pm_err pmi_run_server_args(const pmi_env *env, const pm_server *server,

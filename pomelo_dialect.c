@@ -493,6 +493,64 @@ void pmi_dialect_free(pmi_dialect *dialect)
     pmi_free(dialect->env, dialect);
 }
 
+/* ---- Flaws ------------------------------------------------------------- */
+static bool dialect_is_tag(const cJSON *item)
+{
+    double tag = cJSON_IsNumber(item) ? item->valuedouble : -1;
+    return tag >= 0 && tag < 1u << 28 && tag == (double)(uint32_t)tag;
+}
+
+/* What is expected in the place of a member that is no message; NULL: it is
+ * fine. */
+static const char *dialect_expected(const cJSON *item)
+{
+    pm_slice words[3];
+    pmi_dialect_option option;
+    if (cJSON_IsString(item))
+        return NULL;
+    if (dialect_words(item->string, words) != 3 ||
+        !dialect_option_of(words[0], &option))
+        return "\"OPTION TYPE NAME\" with required, optional or repeated, or "
+               "\"message NAME\"";
+    return dialect_is_tag(item) ? NULL : "a number from 0 to 268435455";
+}
+
+/* Recursion is as deep as the source, which the parser has bounded. */
+static bool dialect_has_flaw(const cJSON *message, pmi_dialect_flaw *out)
+{
+    const cJSON *item;
+    out->expected = "an object of fields";
+    if (!cJSON_IsObject(message))
+        return true;
+    out->expected = NULL;
+    cJSON_ArrayForEach(item, message)
+    {
+        pm_slice words[3];
+        out->member = item->string;
+        if (dialect_words(item->string, words) == 2 &&
+            dialect_is(words[0], "message"))
+            dialect_has_flaw(item, out);
+        else
+            out->expected = dialect_expected(item);
+        if (out->expected)
+            break;
+    }
+    return out->expected != NULL;
+}
+
+bool pmi_dialect_find_flaw(const cJSON *tree, pmi_dialect_flaw *out)
+{
+    const cJSON *item;
+    cJSON_ArrayForEach(item, tree)
+    {
+        out->message = cJSON_IsObject(item) ? item->string : NULL;
+        out->member = item->string;
+        if (!cJSON_IsString(item) && dialect_has_flaw(item, out))
+            return true;
+    }
+    return false;
+}
+
 /* ---- Asking ------------------------------------------------------------ */
 pm_slice pmi_dialect_text(const pmi_dialect *dialect)
 {

@@ -19,6 +19,17 @@ typedef struct pmi_dialect_message pmi_dialect_message;
 pm_err pmi_dialect_new(const pmi_env *env, uint64_t k0, uint64_t k1,
                        pm_slice source, pmi_dialect **out);
 void pmi_dialect_free(pmi_dialect *dialect);
+
+/* The first thing in a file that pmi_dialect_new passes over without a word, as
+ * the reference does: most likely a slip. Not texts, which may be remarks, and
+ * not types that nobody knows: Pomelo's games have them. */
+typedef struct pmi_dialect_flaw {
+    const char *message;  /* at top level; NULL: the member is it. Borrowed */
+    const char *member;   /* borrowed from the tree */
+    const char *expected; /* static */
+} pmi_dialect_flaw;
+/* False: there is none. */
+bool pmi_dialect_find_flaw(const struct cJSON *tree, pmi_dialect_flaw *out);
 /* The parsed form as JSON text, as it goes into the handshake. Borrowed. */
 pm_slice pmi_dialect_text(const pmi_dialect *dialect);
 /* base64 of MD5 over both parsed forms, client first, {} for a missing file;

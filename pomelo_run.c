@@ -194,6 +194,23 @@ static pm_err run_watch_signals(pmi_run *self)
 
 /* ---- Files ------------------------------------------------------------- */
 
+/* Those that the connectors will use. */
+static pm_err run_look_at_protos(const pmi_run *self, char *why, size_t size)
+{
+    const pm_connector_opts *opts =
+        self->opts->app ? &self->opts->app->connector : NULL;
+    pm_err err = PM_OK;
+    if (!self->config || !opts || !opts->use_protobuf)
+        return PM_OK;
+    if (!opts->server_protos)
+        err = pmi_run_protos_look_at(self->env, self->config,
+                                     "serverProtos.json", why, size);
+    if (err == PM_OK && !opts->client_protos)
+        err = pmi_run_protos_look_at(self->env, self->config,
+                                     "clientProtos.json", why, size);
+    return err;
+}
+
 static pm_err run_load(pmi_run *self)
 {
     const pm_run_opts *opts = self->opts;
@@ -210,6 +227,8 @@ static pm_err run_load(pmi_run *self)
         crons = pm_config_file(self->config, "crons.json");
     if (err == PM_OK && crons) /* before the log goes to a file */
         err = pmi_crons_look_at(self->env, crons, why, sizeof why);
+    if (err == PM_OK)
+        err = run_look_at_protos(self, why, sizeof why);
     if (err == PM_OK && opts->servers_json)
         err = pm_config_parse(&self->added, opts->servers_json, opts->env, why,
                               sizeof why);

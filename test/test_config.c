@@ -47,8 +47,10 @@ static void test_all_keys(void **state)
         "    \"args\": \" --debug=32315\"}],\n"
         "  \"gate\": [{\"id\": \"gate-1\", \"clientPort\": \"3014\",\n"
         "    \"frontend\": \"true\", \"args\": [\"-x\", \"-y\"]}],\n"
-        "  \"chat\": [{\"id\":\"chat-1\",\"port\":65535,\"frontend\":false},\n"
-        "             {\"id\":\"chat-2\",\"frontend\":\"false\",\"cpu\":7}],\n"
+        "  \"chat\": [{\"id\":\"chat-1\",\"port\":65535,\"frontend\":false,\n"
+        "    \"auto-restart\":true,\"restart-force\":\"false\"},\n"
+        "             {\"id\":\"chat-2\",\"frontend\":\"false\",\"cpu\":7,\n"
+        "    \"auto-restart\":\"true\",\"restart-force\":false}],\n"
         "  \"empty\": []\n"
         "}",
         NULL);
@@ -254,6 +256,10 @@ static const mistake mistakes[] = {
      "3: chat[1].frontend: expected true or false, found 1"},
     {ENTRY("\"frontend\":\"yes\""),
      "3: chat[1].frontend: expected true or false, found \"yes\""},
+    {ENTRY("\"auto-restart\":\"yes\""),
+     "3: chat[1].auto-restart: expected true or false, found \"yes\""},
+    {ENTRY("\"restart-force\":1"),
+     "3: chat[1].restart-force: expected true or false, found 1"},
     {ENTRY("\"cpu\":\"two\""),
      "3: chat[1].cpu: expected a number from 0 to 4095, found \"two\""},
     {ENTRY("\"weight\":0"),

@@ -72,7 +72,7 @@ static void folder_fill(const folder *f)
 {
     static const char *const texts[] = {
         "{\"chat\":[{\"id\":\"chat-1\",\"port\":1}]}",
-        "{\"development\":{\"id\":\"m-1\",\"host\":\"::1\",\"port\":3005}}",
+        "{\"development\":{\"id\":\"m-1\",\"host\":\"::1\",\"port\":\"3005\"}}",
         "[{\"type\":\"chat\",\"token\":\"t1\"},"
         "{\"type\":\"gate\",\"token\":\"t2\"}]",
         "[{\"username\":\"a\",\"password\":\"b\",\"level\":1},"
@@ -181,9 +181,13 @@ static void test_files_wrong(void **state)
     static const struct {
         const char *file, *text, *key;
     } cases[] = {
+        {"master.json", "[]", ": expected an object"},
         {"master.json", "{\"id\":\"m\"}", "port"},
+        {"master.json", "{\"id\":\"m\",\"port\":0}",
+         ": port: expected a number from 1 to 65535"},
         {"master.json", "{\"id\":\"m\",\"port\":70000}", "port"},
         {"master.json", "{\"id\":\"m\",\"port\":1.5}", "port"},
+        {"master.json", "{\"id\":\"m\",\"port\":\"3005x\"}", "port"},
         {"master.json", "{\"port\":1}", "id"},
         {"master.json", "{\"id\":\"\",\"port\":1}", "id"},
         {"master.json", "{\"id\":\"m\",\"host\":7,\"port\":1}", "host"},
@@ -196,15 +200,27 @@ static void test_files_wrong(void **state)
         {"dictionary.json", "{\"a\":1}", "array"},
         {"dictionary.json", "[\"a\",1]", "[1]: expected a route"},
         {"log.json", "{\"level\":\"loud\"}", "level"},
-        {"log.json", "{\"levels\":{\"a\":1}}", "levels"},
+        {"log.json", "[]", ": expected an object"},
+        {"log.json", "\"x\"", ": expected an object"},
+        {"log.json", "{\"levels\":\"warn\"}", ": levels: expected an object"},
+        {"log.json", "{\"levels\":[\"warn\"]}", ": levels: expected an object"},
+        {"log.json", "{\"levels\":{\"a\":1}}",
+         ": levels.a: expected error, warn, info or debug"},
+        {"log.json", "{\"levels\":{\"con\\nn\":\"loud\"}}", ": levels.con?n: "},
         {"log.json", "{\"format\":\"xml\"}", "format"},
         {"log.json", "{\"keep\":101}", "keep"},
         {"log.json", "{\"stderr\":1}", "stderr"},
         {"pomelo.json", "{\"binary\":[]}", "binary"},
-        {"pomelo.json", "{\"web\":{\"port\":1}}", "root"},
-        {"pomelo.json", "{\"stats\":9464}", "stats"},
-        {"pomelo.json", "{\"stats\":{\"port\":65536}}", "port"},
-        {"pomelo.json", "{\"web\":{\"root\":\"w\",\"port\":\"1\"}}", "port"},
+        {"pomelo.json", "[]", ": expected an object"},
+        {"pomelo.json", "{\"web\":{\"port\":1}}",
+         ": web.root: expected a text"},
+        {"pomelo.json", "{\"web\":5}", ": web: expected an object"},
+        {"pomelo.json", "{\"web\":\"web\"}", ": web: expected an object"},
+        {"pomelo.json", "{\"stats\":9464}", ": stats: expected an object"},
+        {"pomelo.json", "{\"stats\":{\"port\":65536}}",
+         ": stats.port: expected a number from 0 to 65535"},
+        {"pomelo.json", "{\"web\":{\"root\":\"w\",\"port\":\"x\"}}",
+         ": web.port: expected a number from 0 to 65535"},
     };
     test_heap heap = {0};
     pmi_env env = test_env(&heap);
@@ -225,6 +241,58 @@ static void test_files_wrong(void **state)
         assert_non_null(strstr(why, cases[i].key));
         assert_heap_empty(&heap);
     }
+    folder_end(&f);
+}
+
+/* Schemas that encoding would pass over, each with its key; what Pomelo's games
+ * have is fine. */
+static void test_protos(void **state)
+{
+    static const struct {
+        const char *text, *why; /* "": it is fine */
+    } cases[] = {
+        {"{}", ""},
+        {"{\"_\":\"a remark\",\"a\":{\"_\":\"another\"}}", ""},
+        {"{\"a\":{\"required bool yes\":1,\"repeated X x\":2,\"message X\":"
+         "{\"optional uInt32 x\":1}},\"message Y\":{}}",
+         ""},
+        {"[]", "expected an object"},
+        {"{\"a\":5}", "a: expected an object of fields"},
+        {"{\"a\":{},\"b\":{\"requird string x\":1}}",
+         "b.requird string x: expected \"OPTION TYPE NAME\" with required, "
+         "optional or repeated, or \"message NAME\""},
+        {"{\"a\":{\"required  string x\":1}}",
+         "a.required  string x: expected \"OPTION TYPE NAME\" with required, "
+         "optional or repeated, or \"message NAME\""},
+        {"{\"a\":{\"required string x\":1.5}}",
+         "a.required string x: expected a number from 0 to 268435455"},
+        {"{\"a\":{\"message X\":7}}",
+         "a.message X: expected an object of fields"},
+        {"{\"a\":{\"message X\":{\"required string x\":-1}}}",
+         "a.required string x: expected a number from 0 to 268435455"},
+    };
+    static const char name[] = "clientProtos.json";
+    test_heap heap = {0};
+    pmi_env env = test_env(&heap);
+    folder f = folder_new();
+    (void)state;
+    folder_put(&f, "servers.json", "{\"a\":[{\"id\":\"a\"}]}");
+    for (size_t i = 0; i < PMI_COUNT(cases); i++) {
+        char why[256] = "", want[256] = "";
+        pm_config *config;
+        if (*cases[i].why)
+            snprintf(want, sizeof want, "%s: %s", name, cases[i].why);
+        folder_put(&f, name, cases[i].text);
+        assert_ok(pm_config_load(&config, f.path, NULL, NULL, 0));
+        assert_err(pmi_run_protos_look_at(&env, config, name, why, sizeof why),
+                   *want ? PM_ECONFIG : PM_OK);
+        assert_string_equal(why, want);
+        assert_ok(pmi_run_protos_look_at(&env, config, "serverProtos.json", why,
+                                         sizeof why));
+        pm_config_free(config);
+        assert_heap_empty(&heap);
+    }
+    folder_remove(&f, name);
     folder_end(&f);
 }
 
@@ -580,6 +648,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_files),
     cmocka_unit_test(test_files_none),
     cmocka_unit_test(test_files_wrong),
+    cmocka_unit_test(test_protos),
     cmocka_unit_test(test_server_args),
     cmocka_unit_test(test_server_args_wrong),
     cmocka_unit_test(test_run_args),

@@ -7,6 +7,7 @@
 #include <cjson/cJSON.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -21,9 +22,20 @@ static cJSON *file(const cli *self, const char *name)
     return tree;
 }
 
+/* From 1, as a server takes it: it may stand in quotes. 0: it is none. */
+static uint16_t port_of(const cJSON *node)
+{
+    const char *text = cJSON_GetStringValue(node);
+    double number = cJSON_IsNumber(node) ? node->valuedouble : 0;
+    if (text && *text && text[strspn(text, "0123456789")] == 0)
+        number = strtod(text, NULL);
+    return number >= 1 && number <= 65535 ? (uint16_t)number : 0;
+}
+
 bool cli_project(cli *self)
 {
     char dir[CLI_PATH], why[512] = "";
+    const cJSON *port;
     pm_err err;
     snprintf(dir, sizeof dir, "%s/config",
              self->directory ? self->directory : ".");
@@ -36,7 +48,11 @@ bool cli_project(cli *self)
     }
     self->master = file(self, "master.json");
     self->users = file(self, "adminUser.json");
-    return true;
+    port = cJSON_GetObjectItemCaseSensitive(self->master, "port");
+    if (!port || port_of(port))
+        return true;
+    cli_fail(0, "master.json: port: expected a number from 1 to 65535");
+    return false;
 }
 
 void cli_project_close(cli *self)
@@ -58,10 +74,7 @@ uint16_t cli_port(const cli *self)
     const cJSON *port = cJSON_GetObjectItemCaseSensitive(self->master, "port");
     if (self->port)
         return self->port;
-    if (cJSON_IsNumber(port) && port->valuedouble >= 1 &&
-        port->valuedouble <= 65535)
-        return (uint16_t)port->valuedouble;
-    return 3005;
+    return port ? port_of(port) : 3005;
 }
 
 /* The user who was named, else the first one who may do everything. */

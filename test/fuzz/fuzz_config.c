@@ -135,6 +135,12 @@ static void check_run_files(const pmi_env *env, const pm_config *config)
         must(strstr(why, ".json: ") && !strchr(why, '\n'));
     }
     pmi_run_files_free(&files);
+    for (size_t i = PMI_COUNT(names) - 2; i < PMI_COUNT(names); i++) {
+        why[0] = 0;
+        if (pmi_run_protos_look_at(env, config, names[i], why, sizeof why))
+            must(!strncmp(why, names[i], strlen(names[i])) &&
+                 !strchr(why, '\n'));
+    }
     for (size_t i = 0; i < count; i++) {
         char **args;
         size_t n = 0;
