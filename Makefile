@@ -112,6 +112,7 @@ SRCS := \
 	pomelo_facts.c \
 	pomelo_master.c \
 	pomelo_master_spawn.c \
+	pomelo_master_round.c \
 	pomelo_master_words.c \
 	pomelo_master_console.c \
 	pomelo_monitor.c \

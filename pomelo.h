@@ -584,6 +584,9 @@ typedef struct pm_master_opts {
     uint32_t grace_ms; /* 0: 1,000. A server whose link broke without a word is
                           announced as gone after this time */
     uint32_t request_ms;    /* 0: 10,000. For an answer of a server */
+    uint32_t stop_ms;       /* 0: 15,000. Who has been told to stop by a console
+                               and has not gone after this time is terminated.
+                               pm_run: twice the drain time, and 3 s */
     uint32_t message_bytes; /* 0: 1 MiB. Of what comes in from one link */
     /* The library never forks. Each may be NULL; a console's request that needs
      * it is then answered with an error. `server` and its texts are borrowed

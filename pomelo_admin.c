@@ -349,6 +349,14 @@ pm_err pmi_admin_answer(pm_admin_call *call, pm_slice error, pm_slice body)
     return err;
 }
 
+void pmi_admin_answer_buf(pm_admin_call *call, const pmi_buf *body)
+{
+    if (body->failed)
+        pm_admin_fail(call, pm_strerror(PM_ENOMEM));
+    else
+        pmi_admin_answer(call, pm_bytes(NULL, 0), pmi_buf_slice(body));
+}
+
 pm_err pmi_admin_answer_word(pm_admin_call *call, const char *fmt, ...)
 {
     char word[ADMIN_DETAIL_MAX];

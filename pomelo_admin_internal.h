@@ -114,6 +114,8 @@ pm_admin_call *pmi_admin_call_new(pm_app *app, pmi_admin_link *link,
                                   pmi_admin_msg *msg, const char *from);
 /* Ends the call. Both are JSON texts; error empty: null; body empty: none. */
 pm_err pmi_admin_answer(pm_admin_call *call, pm_slice error, pm_slice body);
+/* A body without an error; or, when it has failed, that there is no memory. */
+void pmi_admin_answer_buf(pm_admin_call *call, const pmi_buf *body);
 /* A message as JavaScript's string, and as its Error. */
 pm_err pmi_admin_answer_word(pm_admin_call *call, const char *fmt, ...)
     PMI_PRINTF(2, 3);

@@ -213,7 +213,13 @@ static void master_remove(pmi_master_server *server)
 
 static void master_grace_over(pmi_timer *timer)
 {
-    master_remove(PMI_OUTER(timer, pmi_master_server, grace));
+    pmi_master_server *server = PMI_OUTER(timer, pmi_master_server, grace);
+    if (server->stopped) { /* it can not be told any more */
+        pmi_timer_set(pmi_master_loop(server->master), timer, 0,
+                      master_grace_over); /* its end is not heard in here */
+        pmi_master_terminate(server);
+    }
+    master_remove(server);
 }
 
 static void master_count_end(pmi_master *master, pm_close_reason why)
@@ -265,15 +271,24 @@ static void master_closed(pmi_admin_link *link, pm_close_reason why)
 
 /* ---- Registering: servers ---------------------------------------------- */
 
+typedef enum master_verdict {
+    MASTER_WELCOME,
+    MASTER_REFUSED,
+    MASTER_REPLACED /* another process has its id by now: it should end */
+} master_verdict;
+
 /* Answers and, unless welcome, ends the link. */
 static pm_close_reason master_say(pmi_admin_link *link, bool again,
-                                  bool welcome, const char *word)
+                                  master_verdict verdict, const char *word)
 {
+    bool welcome = verdict == MASTER_WELCOME;
     pmi_buf text;
     pm_err err;
     pmi_buf_init(&text, &link->env, SIZE_MAX);
     pmi_buf_add_format(&text, "{\"code\":%d", welcome ? 1 : -1);
     pmi_admin_put(&text, "msg", word);
+    if (verdict == MASTER_REPLACED) /* ours alone: Node does not look at it */
+        pmi_buf_add_text(&text, ",\"replaced\":true");
     pmi_buf_add_byte(&text, '}');
     err = text.failed
               ? PM_ENOMEM
@@ -285,15 +300,43 @@ static pm_close_reason master_say(pmi_admin_link *link, bool again,
     return err && welcome ? PM_CLOSE_MEMORY : PM_CLOSE_NONE;
 }
 
-static pm_close_reason master_refuse(pmi_admin_link *link, bool again,
-                                     const char *word, const char *id)
+/* Who it says it is, and where it comes from. */
+static void master_log_refused(const pmi_admin_link *link,
+                               const pmi_admin_msg *msg, const char *word)
+{
+    const pmi_master *master = link->owner;
+    const char *id = pmi_admin_text(msg->tree, "username");
+    const char *type = pmi_admin_text(msg->tree, "serverType");
+    char from[PMI_ADDR_TEXT_MAX];
+    if (!id)
+        id = pmi_admin_text(msg->tree, "id");
+    PMI_LOG(master->env, PM_LOG_WARN, "master",
+            "refused: %s: \"%.64s\" (%.64s) from %s", word, id ? id : "",
+            type ? type : "console",
+            pmi_addr_text(pmi_conn_peer(link->conn), from));
+}
+
+static pm_close_reason master_refuse(pmi_admin_link *link,
+                                     const pmi_admin_msg *msg, const char *word)
 {
     pmi_master *master = link->owner;
-    char text[400];
     pmi_count(master->app, PMI_COUNT_MASTER_REFUSED_AUTH);
-    pmi_format(text, sizeof text, "%s%s", word, id);
-    PMI_LOG(master->env, PM_LOG_WARN, "master", "refused: %s", text);
-    return master_say(link, again, false, text);
+    master_log_refused(link, msg, word);
+    return master_say(link, msg->kind == PMI_ADMIN_RECONNECT, MASTER_REFUSED,
+                      word);
+}
+
+static pm_close_reason master_refuse_id(pmi_admin_link *link,
+                                        const pmi_admin_msg *msg,
+                                        master_verdict verdict)
+{
+    pmi_master *master = link->owner;
+    const char *id = pmi_admin_text(msg->tree, "id");
+    char word[400];
+    pmi_count(master->app, PMI_COUNT_MASTER_REFUSED_AUTH);
+    pmi_format(word, sizeof word, "id has been registered. id:%s", id);
+    master_log_refused(link, msg, "id has been registered");
+    return master_say(link, msg->kind == PMI_ADMIN_RECONNECT, verdict, word);
 }
 
 /* Neither length nor content of a secret shows in the time that this takes. */
@@ -352,29 +395,29 @@ static char *master_info(const pmi_master *master, const cJSON *info,
     return text;
 }
 
-/* May it take this id? The word that says why not, or NULL. */
-static const char *master_objects(const pmi_master *master,
-                                  const pmi_master_server *server,
-                                  const pm_server *who, const cJSON *tree,
-                                  bool again)
+/* May it take this id? */
+static master_verdict master_judge(const pmi_master *master,
+                                   const pmi_master_server *server,
+                                   const pm_server *who, const cJSON *tree,
+                                   bool again)
 {
     const char *incarnation =
         pmi_admin_text(pmi_json_get(tree, "info"), "incarnation");
     int64_t pid = (int64_t)pmi_admin_number(tree, "pid", INT64_MAX);
     if (!strcmp(who->id, pm_app_server(master->app)->id) && !pmi_master_is(who))
-        return "id has been registered. id:";
+        return MASTER_REFUSED;
     if (!server)
-        return NULL;
+        return MASTER_WELCOME;
     if (strcmp(server->type, who->type) != 0)
-        return "id has been registered. id:";
+        return MASTER_REFUSED;
     /* A new process may have the id of one that we have not seen die; one that
      * comes back may not push out its successor. */
     if (!again || !server->link)
-        return NULL;
+        return MASTER_WELCOME;
     if (pid == server->pid &&
         !strcmp(server->incarnation, incarnation ? incarnation : ""))
-        return NULL;
-    return "id has been registered. id:";
+        return MASTER_WELCOME;
+    return MASTER_REPLACED;
 }
 
 static void master_take_link(pmi_master_server *server, pmi_admin_link *link)
@@ -386,7 +429,7 @@ static void master_take_link(pmi_master_server *server, pmi_admin_link *link)
     server->link = link;
     server->registration = ++master->registrations;
     server->subscribed = false;
-    server->stopped = server->restarting = false;
+    server->starting = server->stopped = server->restarting = false;
     ((pmi_master_peer *)link->ctx)->server = server;
     link->topic = "monitor";
     link->in_max = master->opts->message_bytes;
@@ -462,11 +505,11 @@ static pm_close_reason master_register_server(pmi_admin_link *link,
     const cJSON *info = pmi_json_get(msg->tree, "info");
     const char *told = pmi_admin_text(info, "id");
     const char *told_type = pmi_admin_text(info, "serverType");
-    const char *word;
+    master_verdict verdict;
     pm_close_reason why;
     pm_server who;
     pmi_master_server *server;
-    bool known = pmi_admin_server(info, &who);
+    bool known = pmi_admin_server(info, &who), unwanted;
     who.id = pmi_admin_text(msg->tree, "id");
     who.type = pmi_admin_text(msg->tree, "serverType");
     /* One who says two things of himself says nothing. */
@@ -476,11 +519,14 @@ static pm_close_reason master_register_server(pmi_admin_link *link,
         (told_type && strcmp(told_type, who.type) != 0) ||
         !master_token_fits(master, who.type,
                            pmi_admin_text(msg->tree, "token")))
-        return master_refuse(link, again, "server auth failed", "");
+        return master_refuse(link, msg, "server auth failed");
     server = pmi_master_find(master, who.id);
-    word = master_objects(master, server, &who, msg->tree, again);
-    if (word)
-        return master_refuse(link, again, word, who.id);
+    verdict = master_judge(master, server, &who, msg->tree, again);
+    if (verdict != MASTER_WELCOME)
+        return master_refuse_id(link, msg, verdict);
+    /* The very process that was to stop, not one that somebody has started
+     * since. */
+    unwanted = server && server->stopped && (again || server->starting);
     server = master_take(master, link, &who, msg->tree);
     if (!server)
         return PM_CLOSE_MEMORY;
@@ -488,7 +534,7 @@ static pm_close_reason master_register_server(pmi_admin_link *link,
                   master_silent);
     PMI_LOG(master->env, PM_LOG_INFO, "master", "%s has registered%s",
             server->id, again ? " again" : "");
-    why = master_say(link, again, true, "ok");
+    why = master_say(link, again, MASTER_WELCOME, "ok");
     server->there = known; /* without a type in its info nobody can use it */
     if (known)
         master_announce_added(server);
@@ -498,6 +544,8 @@ static pm_close_reason master_register_server(pmi_admin_link *link,
         master_replace(server);
     }
     pmi_master_pin(server);
+    if (unwanted)
+        pmi_master_stop_server(server, false);
     return why;
 }
 
@@ -551,17 +599,15 @@ static pm_close_reason master_register_console(pmi_admin_link *link,
     const char *said = pmi_admin_text(msg->tree, "password");
     const pm_admin_user *user;
     if (!name)
-        return master_refuse(link, false, "client should auth with username",
-                             "");
+        return master_refuse(link, msg, "client should auth with username");
     user = said ? master_user(master, name, said,
                               pmi_json_truthy(pmi_json_get(msg->tree, "md5")))
                 : NULL;
     if (!user || !id || strlen(id) >= sizeof peer->id)
         return master_refuse(
-            link, false, "client auth failed with username or password error",
-            "");
+            link, msg, "client auth failed with username or password error");
     if (master_console_there(master, id))
-        return master_refuse(link, false, "id has been registered. id:", id);
+        return master_refuse_id(link, msg, MASTER_REFUSED);
     peer->console = true;
     peer->level = user->level;
     pmi_format(peer->name, sizeof peer->name, "%s", user->username);
@@ -573,7 +619,7 @@ static pm_close_reason master_register_console(pmi_admin_link *link,
     pmi_count(master->app, PMI_COUNT_MASTER_CONSOLE);
     PMI_LOG(master->env, PM_LOG_INFO, "master", "console: %s has logged in",
             user->username);
-    return master_say(link, false, true, "ok");
+    return master_say(link, false, MASTER_WELCOME, "ok");
 }
 
 static pm_close_reason master_register(pmi_admin_link *link, pmi_admin_msg *msg)
@@ -586,7 +632,7 @@ static pm_close_reason master_register(pmi_admin_link *link, pmi_admin_msg *msg)
         return master_register_server(link, msg);
     if (type && !strcmp(type, "client") && !again)
         return master_register_console(link, msg);
-    return master_refuse(link, again, "unknown auth master type", "");
+    return master_refuse(link, msg, "unknown auth master type");
 }
 
 /* ---- Hearing ----------------------------------------------------------- */
@@ -739,10 +785,7 @@ static void master_answer_list(pmi_master *master, pm_admin_call *call)
     pmi_buf body;
     pmi_buf_init(&body, master->env, SIZE_MAX);
     pmi_master_list(master, &body);
-    if (body.failed)
-        pm_admin_fail(call, pm_strerror(PM_ENOMEM));
-    else
-        pmi_admin_answer(call, pm_bytes(NULL, 0), pmi_buf_slice(&body));
+    pmi_admin_answer_buf(call, &body);
     pmi_buf_fini(&body);
 }
 

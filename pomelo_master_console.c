@@ -4,7 +4,7 @@
  *
  * Three ways to an answer:
  *   at once    the master knows, or only passes a word on
- *   a round    every server is asked; the answer is the map of what they say
+ *   a round    every server is asked (pomelo_master_round.c)
  *   a job      something was set going; the answer comes when it is done, or
  *              when its time is over
  *
@@ -16,6 +16,7 @@
 
 #define CONSOLE_LOOK_MS 50   /* between two looks at a job */
 #define CONSOLE_JOB_MS 15000 /* its time */
+#define CONSOLE_KILL_MS 5000
 #define CONSOLE_IDS_MAX 4096
 #define CONSOLE_DRAIN_MS 3000
 
@@ -30,115 +31,10 @@ static bool console_may_change(pm_admin_call *call, pmi_master *master)
     return false;
 }
 
-static void console_answer(pm_admin_call *call, pmi_buf *body)
-{
-    if (body->failed)
-        pm_admin_fail(call, pm_strerror(PM_ENOMEM));
-    else
-        pmi_admin_answer(call, console_nothing, pmi_buf_slice(body));
-}
-
-/* ---- Rounds ------------------------------------------------------------ */
-
-typedef struct console_round {
-    pmi_master *master;
-    pm_admin_call *call;
-    pmi_buf out;
-    size_t waits, found;
-    bool whole; /* every server has been asked */
-} console_round;
-
-static void console_round_end(console_round *round)
-{
-    pmi_master *master = round->master;
-    pmi_buf_add_text(&round->out, "}}");
-    console_answer(round->call, &round->out);
-    pmi_buf_fini(&round->out);
-    pmi_free(pmi_loop_env(pmi_master_loop(master)), round);
-}
-
-static console_round *console_round_new(pmi_master *master, pm_admin_call *call)
-{
-    const pmi_env *env = pmi_loop_env(pmi_master_loop(master));
-    console_round *round = pmi_zalloc(env, sizeof *round);
-    if (!round) {
-        pm_admin_fail(call, pm_strerror(PM_ENOMEM));
-        return NULL;
-    }
-    round->master = master;
-    round->call = call;
-    pmi_buf_init(&round->out, env, SIZE_MAX);
-    pmi_buf_add_text(&round->out, "{\"msg\":{");
-    return round;
-}
-
-static void console_round_put(console_round *round, const char *id,
-                              pm_slice body)
-{
-    if (round->found++)
-        pmi_buf_add_byte(&round->out, ',');
-    pmi_json_add_string(&round->out, pm_text(id));
-    pmi_buf_add_byte(&round->out, ':');
-    pmi_buf_add(&round->out, body.data, body.len);
-}
-
-/* {"serverId":..,"body":{..}} in the place of the error: so Pomelo's servers
- * answer. */
-static void console_round_heard(const pm_admin_result *result, void *ctx)
-{
-    console_round *round = ctx;
-    const char *id = pmi_admin_text(result->error, "serverId");
-    const cJSON *body = pmi_json_get(result->error, "body");
-    pmi_buf text;
-    if (id && body) {
-        pmi_buf_init(&text, round->out.env, SIZE_MAX);
-        if (pmi_json_print(body, PMI_JSON_DEPTH_MAX, &text) == PM_OK)
-            console_round_put(round, id, pmi_buf_slice(&text));
-        pmi_buf_fini(&text);
-    }
-    if (--round->waits == 0 && round->whole)
-        console_round_end(round);
-}
-
-static bool console_is_frontend(const pmi_master_server *server)
-{
-    const pm_server *entry = pm_server_find(server->master->app, server->id);
-    return entry && entry->frontend;
-}
-
-/* Asks every server that it concerns, and answers for the master itself. */
-static void console_gather(pmi_master *master, pm_admin_call *call,
-                           const char *module, const char *question,
-                           pm_slice body)
-{
-    console_round *round = console_round_new(master, call);
-    bool clients =
-        !strcmp(question, "connections") || !strcmp(question, "logins");
-    pmi_map_walk walk;
-    pmi_buf own;
-    if (!round)
-        return;
-    pmi_buf_init(&own, round->out.env, SIZE_MAX);
-    if (!clients && strcmp(question, "channels") != 0 &&
-        pmi_facts_tell(&master->facts, question, "", &own) && !own.failed)
-        console_round_put(round, pm_app_server(master->app)->id,
-                          pmi_buf_slice(&own));
-    pmi_buf_fini(&own);
-    walk = pmi_map_begin(&master->servers);
-    while (pmi_map_next(&walk))
-        if ((!clients || console_is_frontend(walk.value)) &&
-            pmi_master_ask(walk.value, module, body, console_round_heard,
-                           round) == PM_OK)
-            round->waits++;
-    round->whole = true;
-    if (!round->waits)
-        console_round_end(round);
-}
-
 static void console_list(pmi_master *master, pm_admin_call *call)
 {
-    console_gather(master, call, "__console__", "list",
-                   pm_text("{\"signal\":\"list\"}"));
+    pmi_master_gather(master, call, "__console__", "list",
+                      pm_text("{\"signal\":\"list\"}"));
 }
 
 /* ---- Jobs -------------------------------------------------------------- */
@@ -157,7 +53,7 @@ typedef struct console_target {
 struct console_job {
     pmi_link in_jobs;
     pmi_master *master;
-    pm_admin_call *call;
+    pm_admin_call *call; /* NULL: it has its answer */
     pmi_timer timer;
     uint64_t until_us;
     console_look *look;
@@ -189,19 +85,20 @@ static void console_job_look(pmi_timer *timer)
 }
 
 static console_job *console_job_new(pmi_master *master, pm_admin_call *call,
-                                    console_look *look)
+                                    console_look *look, uint32_t ms)
 {
     console_job *job = pmi_zalloc(master->env, sizeof *job);
     if (!job) {
-        pm_admin_fail(call, pm_strerror(PM_ENOMEM));
+        if (call)
+            pm_admin_fail(call, pm_strerror(PM_ENOMEM));
         return NULL;
     }
     job->master = master;
     job->call = call;
     job->look = look;
     pmi_list_add(&master->jobs, &job->in_jobs);
-    job->until_us = pmi_loop_now_us(pmi_master_loop(master)) +
-                    UINT64_C(1000) * CONSOLE_JOB_MS;
+    job->until_us =
+        pmi_loop_now_us(pmi_master_loop(master)) + UINT64_C(1000) * ms;
     return job;
 }
 
@@ -244,7 +141,8 @@ void pmi_master_console_close(pmi_master *master)
     pmi_task_cancel(&master->stop);
     while (!pmi_list_empty(&master->jobs)) {
         console_job *job = PMI_OUTER(master->jobs.next, console_job, in_jobs);
-        pm_admin_fail(job->call, pm_strerror(PM_ECLOSED));
+        if (job->call)
+            pm_admin_fail(job->call, pm_strerror(PM_ECLOSED));
         console_job_free(job);
     }
 }
@@ -267,77 +165,115 @@ static void console_stop_self(pmi_master *master, bool at_once)
     pmi_loop_defer(pmi_master_loop(master), &master->stop, console_stop_now);
 }
 
-/* ---- stop -------------------------------------------------------------- */
+/* ---- stop, kill -------------------------------------------------------- */
+
+/* The server, as long as the link that is to end stands. */
+static pmi_master_server *console_left(const console_job *job, size_t i)
+{
+    const console_target *target = &job->targets[i];
+    pmi_master_server *server = pmi_master_find(job->master, target->id);
+    if (server && server->link && server->registration == target->registration)
+        return server;
+    return NULL;
+}
 
 static bool console_all_gone(const console_job *job)
 {
-    for (size_t i = 0; i < job->count; i++) {
-        const pmi_master_server *server =
-            pmi_master_find(job->master, job->targets[i].id);
-        if (server && server->link &&
-            server->registration == job->targets[i].registration)
+    for (size_t i = 0; i < job->count; i++)
+        if (console_left(job, i))
             return false;
-    }
     return true;
+}
+
+/* Who is still linked when time is over is terminated by the host. Answers with
+ * `done`, or with `remained` and the ids of those that it can not end. */
+static void console_end_left(console_job *job, const char *done,
+                             const char *remained)
+{
+    size_t left = 0;
+    pmi_buf body;
+    pmi_buf_init(&body, job->master->env, SIZE_MAX);
+    pmi_buf_add_format(&body, "{%s,\"serverIds\":[", remained);
+    for (size_t i = 0; i < job->count; i++) {
+        pmi_master_server *server = console_left(job, i);
+        if (!server || pmi_master_terminate(server))
+            continue;
+        if (left++)
+            pmi_buf_add_byte(&body, ',');
+        pmi_json_add_string(&body, pm_text(server->id));
+    }
+    pmi_buf_add_text(&body, "]}");
+    if (job->call && left)
+        pmi_admin_answer_buf(job->call, &body);
+    else if (job->call)
+        pmi_admin_answer(job->call, console_nothing, pm_text(done));
+    pmi_buf_fini(&body);
 }
 
 /* All servers have gone: now the master. */
 static bool console_stopped(console_job *job, bool late)
 {
-    pmi_master *master = job->master;
     if (!late && !console_all_gone(job))
         return false;
-    pmi_admin_answer(job->call, console_nothing,
-                     pm_text("{\"status\":\"all\"}"));
-    console_stop_self(master, false);
+    console_end_left(job, "{\"status\":\"all\"}", "\"status\":\"all\"");
+    console_stop_self(job->master, false);
     return true;
 }
 
-static void console_stop_one(pmi_master_server *server)
+static bool console_part_stopped(console_job *job, bool late)
 {
-    server->stopped = true;
-    server->restarting = false;
-    pmi_timer_clear(&server->respawn);
-    pmi_master_ask(server, "__console__", pm_text("{\"signal\":\"stop\"}"),
-                   NULL, NULL);
+    if (!late && !console_all_gone(job))
+        return false;
+    console_end_left(job, "", "");
+    return true;
+}
+
+static bool console_killed(console_job *job, bool late)
+{
+    if (!late && !console_all_gone(job))
+        return false;
+    console_end_left(job, "{\"code\":\"ok\"}", "\"code\":\"remained\"");
+    console_stop_self(job->master, true);
+    return true;
 }
 
 static void console_stop_all(pmi_master *master, pm_admin_call *call)
 {
-    console_job *job = console_job_new(master, call, console_stopped);
+    console_job *job =
+        console_job_new(master, call, console_stopped, master->opts->stop_ms);
     pmi_map_walk walk = pmi_map_begin(&master->servers);
     while (pmi_map_next(&walk)) {
         pmi_master_server *server = walk.value;
         if (job && server->link)
             console_job_add(job, server);
-        console_stop_one(server);
-        /* Started, and not yet here to be asked. */
-        if (!server->link)
-            pmi_master_terminate(server);
+        pmi_master_stop_server(server, true);
     }
     if (job)
         console_job_go(job);
 }
 
-static void console_stop(pmi_master *master, pm_admin_call *call)
+/* Pomelo answers at once; that they go is seen to all the same. */
+static void console_stop_part(pmi_master *master, pm_admin_call *call,
+                              const cJSON *ids)
 {
-    const cJSON *ids = pmi_json_get(call->body, "ids"), *id;
     const char *self = pm_app_server(master->app)->id;
+    console_job *job = console_job_new(master, NULL, console_part_stopped,
+                                       master->opts->stop_ms);
     bool unknown = false, own = false;
-    if (!cJSON_IsArray(ids) || !ids->child) {
-        console_stop_all(master, call);
-        return;
-    }
-    for (id = ids->child; id; id = id->next) {
+    for (const cJSON *id = ids->child; id; id = id->next) {
         const char *text = cJSON_IsString(id) ? id->valuestring : "";
         pmi_master_server *server = pmi_master_find(master, text);
-        if (server)
-            console_stop_one(server);
-        else if (!strcmp(text, self))
-            own = true;
-        else
-            unknown = true;
+        if (!server) {
+            own |= !strcmp(text, self);
+            unknown |= strcmp(text, self) != 0;
+            continue;
+        }
+        if (job && server->link)
+            console_job_add(job, server);
+        pmi_master_stop_server(server, false);
     }
+    if (job)
+        console_job_go(job);
     pmi_admin_answer(call,
                      unknown ? pm_text("\"Cannot find the server to stop.\"")
                              : console_nothing,
@@ -346,37 +282,13 @@ static void console_stop(pmi_master *master, pm_admin_call *call)
         console_stop_self(master, false);
 }
 
-/* ---- kill -------------------------------------------------------------- */
-
-/* Who is still linked when time is over is terminated by the host. */
-static bool console_killed(console_job *job, bool late)
+static void console_stop(pmi_master *master, pm_admin_call *call)
 {
-    pmi_master *master = job->master;
-    pmi_buf body;
-    size_t left = 0;
-    if (!late && !console_all_gone(job))
-        return false;
-    pmi_buf_init(&body, master->env, SIZE_MAX);
-    pmi_buf_add_text(&body, "{\"code\":\"remained\",\"serverIds\":[");
-    for (size_t i = 0; i < job->count; i++) {
-        pmi_master_server *server = pmi_master_find(master, job->targets[i].id);
-        if (!server || !server->link ||
-            server->registration != job->targets[i].registration ||
-            pmi_master_terminate(server))
-            continue;
-        if (left++)
-            pmi_buf_add_byte(&body, ',');
-        pmi_json_add_string(&body, pm_text(server->id));
-    }
-    pmi_buf_add_text(&body, "]}");
-    if (left)
-        console_answer(job->call, &body);
+    const cJSON *ids = pmi_json_get(call->body, "ids");
+    if (cJSON_IsArray(ids) && ids->child)
+        console_stop_part(master, call, ids);
     else
-        pmi_admin_answer(job->call, console_nothing,
-                         pm_text("{\"code\":\"ok\"}"));
-    pmi_buf_fini(&body);
-    console_stop_self(master, true);
-    return true;
+        console_stop_all(master, call);
 }
 
 static void console_ignore(const pm_admin_result *result, void *ctx)
@@ -387,11 +299,11 @@ static void console_ignore(const pm_admin_result *result, void *ctx)
 
 static void console_kill(pmi_master *master, pm_admin_call *call)
 {
-    console_job *job = console_job_new(master, call, console_killed);
+    console_job *job =
+        console_job_new(master, call, console_killed, CONSOLE_KILL_MS);
     pmi_map_walk walk;
     if (!job)
         return;
-    job->until_us -= UINT64_C(1000) * (CONSOLE_JOB_MS - 5000);
     walk = pmi_map_begin(&master->servers);
     while (pmi_map_next(&walk)) {
         pmi_master_server *server = walk.value;
@@ -442,7 +354,7 @@ static bool console_restarted(console_job *job, bool late)
                          failed.failed ? console_nothing
                                        : pmi_buf_slice(&failed));
     else
-        console_answer(job->call, &failed);
+        pmi_admin_answer_buf(job->call, &failed);
     pmi_buf_fini(&failed);
     return true;
 }
@@ -498,7 +410,7 @@ static void console_restart(pmi_master *master, pm_admin_call *call)
         pmi_admin_answer_word(call, "this master can not start servers");
         return;
     }
-    job = console_job_new(master, call, console_restarted);
+    job = console_job_new(master, call, console_restarted, CONSOLE_JOB_MS);
     if (!job)
         return;
     walk = pmi_map_begin(&master->servers);
@@ -626,7 +538,7 @@ static void console_own(pmi_master *master, pm_admin_call *call,
     }
     if (wrapped)
         pmi_buf_add_byte(&body, '}');
-    console_answer(call, &body);
+    pmi_admin_answer_buf(call, &body);
     pmi_buf_fini(&body);
 }
 
@@ -655,8 +567,8 @@ static void console_watch(pm_admin_call *call, void *ctx)
     else if (strcmp(context, "all") != 0)
         console_watch_one(master, call, context, pmi_buf_slice(&question));
     else if (pmi_facts_is_gathered(comd))
-        console_gather(master, call, "watchServer", comd,
-                       pmi_buf_slice(&question));
+        pmi_master_gather(master, call, "watchServer", comd,
+                          pmi_buf_slice(&question));
     else
         console_own(master, call, comd, true);
     pmi_buf_fini(&question);
@@ -670,7 +582,7 @@ static void console_info(pmi_master *master, pm_admin_call *call,
     char question[64];
     pmi_format(question, sizeof question,
                "{\"comd\":\"%s\",\"context\":\"all\"}", comd);
-    console_gather(master, call, "watchServer", comd, pm_text(question));
+    pmi_master_gather(master, call, "watchServer", comd, pm_text(question));
 }
 
 static void console_node(pm_admin_call *call, void *ctx)

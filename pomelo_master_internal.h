@@ -38,6 +38,7 @@ typedef struct pmi_master_server {
     bool configured; /* of the table: stays known */
     bool added;      /* by a console: stays known until it is stopped */
     bool stopped;    /* by a console: not to be started again by itself */
+    bool starting;   /* spawned; neither here nor at its end yet */
     bool restarting; /* by a console: to be started when it is gone */
 } pmi_master_server;
 
@@ -105,6 +106,20 @@ pm_err pmi_master_spawn(pmi_master_server *server);
 void pmi_master_lost(pmi_master_server *server);
 void pmi_master_pin(pmi_master_server *server);
 bool pmi_master_terminate(pmi_master_server *server);
+/* It is told to stop, and is not started again by itself. One that is not here
+ * to be told is terminated; unless its link has just broken: then it is told
+ * when it is back. last: the master will not be there then. */
+void pmi_master_stop_server(pmi_master_server *server, bool last);
+/* Those linked servers that this master starts (opts->start), whoever has
+ * started them. */
+typedef void (*pmi_master_own_cb)(pmi_master_server *server,
+                                  const pm_server *entry, void *ctx);
+void pmi_master_each_own(pmi_master *master, pmi_master_own_cb each, void *ctx);
+
+/* pomelo_master_round.c: asks every server that it concerns, and answers for
+ * the master itself. */
+void pmi_master_gather(pmi_master *master, pm_admin_call *call,
+                       const char *module, const char *question, pm_slice body);
 
 /* pomelo_master_words.c: what a console says in words. Each ends the call, now
  * or later. */

@@ -4,7 +4,8 @@
  * The library starts no process: the host's callbacks do. What is here is when:
  * at the beginning, when a server with auto-restart is gone, when a console
  * says so. A server that does not come up is tried again with longer and longer
- * pauses. Start at pmi_master_lost. */
+ * pauses. And how one is stopped, also when it can not be told. Start at
+ * pmi_master_lost. */
 #include "pomelo_master_internal.h"
 
 #include <cjson/cJSON.h>
@@ -12,6 +13,8 @@
 #define SPAWN_PAUSE_MS 250
 #define SPAWN_PAUSE_DOUBLINGS 7 /* 32 s */
 #define SPAWN_GOOD_MS 60000     /* it ran so long: begin with a short pause */
+#define SPAWN_TRIES_GENTLE 5    /* 8 s for an old process to end by itself */
+#define SPAWN_COMING_MS 500     /* to register, beyond the pause of its tries */
 
 static const pm_server *spawn_entry(const pmi_master_server *server)
 {
@@ -50,6 +53,7 @@ pm_err pmi_master_spawn(pmi_master_server *server)
     server->stopped = false;
     server->spawned_us = spawn_now(server);
     err = master->opts->spawn(master->app, entry, master->opts->ctx);
+    server->starting |= err == PM_OK;
     if (err == PM_OK)
         pmi_count(master->app, PMI_COUNT_MASTER_SPAWNED);
     else
@@ -67,6 +71,18 @@ bool pmi_master_terminate(pmi_master_server *server)
                                    master->opts->ctx) == PM_OK;
 }
 
+void pmi_master_stop_server(pmi_master_server *server, bool last)
+{
+    server->stopped = true;
+    server->restarting = false;
+    pmi_timer_clear(&server->respawn);
+    if (server->link)
+        pmi_master_ask(server, "__console__", pm_text("{\"signal\":\"stop\"}"),
+                       NULL, NULL);
+    else if (last || !pmi_timer_is_set(&server->grace))
+        pmi_master_terminate(server);
+}
+
 void pmi_master_pin(pmi_master_server *server)
 {
     pmi_master *master = server->master;
@@ -80,6 +96,13 @@ void pmi_master_pin(pmi_master_server *server)
 
 static void spawn_again_later(pmi_master_server *server);
 
+/* A process of its own that has not ended yet may be about to. */
+static bool spawn_in_the_way(const pmi_master_server *server, pm_err err)
+{
+    return err == PM_EADDR ||
+           (err == PM_EEXIST && server->tries >= SPAWN_TRIES_GENTLE);
+}
+
 static void spawn_again(pmi_timer *timer)
 {
     pmi_master_server *server = PMI_OUTER(timer, pmi_master_server, respawn);
@@ -91,8 +114,8 @@ static void spawn_again(pmi_timer *timer)
         pmi_count(server->master->app, PMI_COUNT_MASTER_RESPAWNED);
         return; /* whether it comes is told by its registering or its end */
     }
-    if (err == PM_EADDR && spawn_flag(server, "restart-force"))
-        pmi_master_terminate(server); /* what is in the way */
+    if (spawn_in_the_way(server, err) && spawn_flag(server, "restart-force"))
+        pmi_master_terminate(server);
     spawn_again_later(server);
 }
 
@@ -130,6 +153,7 @@ pm_err pm_master_exited(pm_app *app, const char *server_id)
     server = pmi_master_find(master, server_id);
     if (!server)
         return PM_ENOTFOUND;
+    server->starting = false;
     /* With a link it is not this process that has ended, or its link's end is
      * about to be seen: then that decides. The same while its grace runs. */
     if (!server->link && !pmi_timer_is_set(&server->grace) && !master->closed)
@@ -146,21 +170,53 @@ static bool spawn_wanted(const pmi_master *master, const pm_server *server)
                      !strcmp(start, server->id));
 }
 
+static void spawn_first(pmi_master_server *server)
+{
+    pm_err err = pmi_master_spawn(server);
+    /* Something listens there: it may be this server, which will come. */
+    if (err && err != PM_EADDR && err != PM_EEXIST)
+        pmi_master_lost(server);
+}
+
+static void spawn_unseen(pmi_timer *timer)
+{
+    pmi_master_server *server = PMI_OUTER(timer, pmi_master_server, respawn);
+    if (!server->link && !pmi_timer_is_set(&server->grace))
+        spawn_first(server);
+}
+
 void pmi_master_start_table(pmi_master *master)
+{
+    uint64_t coming_ms = master->opts->reconnect_ms_max + SPAWN_COMING_MS;
+    pmi_map_walk walk = pmi_map_begin(&master->servers);
+    while (pmi_map_next(&walk)) {
+        pmi_master_server *server = walk.value;
+        const pm_server *entry = spawn_entry(server);
+        if (!entry || server->link || !spawn_wanted(master, entry))
+            continue;
+        /* Without a port nothing shows whether a master before us has started
+         * it: if so it comes in this time. */
+        if (master->opts->spawn && !entry->port && !entry->client_port)
+            pmi_timer_set(pmi_master_loop(master), &server->respawn,
+                          coming_ms * 1000, spawn_unseen);
+        else
+            spawn_first(server);
+        if (master->closed)
+            break;
+    }
+    pmi_map_end(&walk);
+}
+
+/* ---- At the end -------------------------------------------------------- */
+
+void pmi_master_each_own(pmi_master *master, pmi_master_own_cb each, void *ctx)
 {
     pmi_map_walk walk = pmi_map_begin(&master->servers);
     while (pmi_map_next(&walk)) {
         pmi_master_server *server = walk.value;
         const pm_server *entry = spawn_entry(server);
-        pm_err err;
-        if (!entry || server->link || !spawn_wanted(master, entry))
-            continue;
-        err = pmi_master_spawn(server);
-        /* Something listens there: it may be this server, which will come. */
-        if (err && err != PM_EADDR && err != PM_EEXIST)
-            pmi_master_lost(server);
-        if (master->closed)
-            break;
+        if (entry && server->link && spawn_wanted(master, entry))
+            each(server, entry, ctx);
     }
     pmi_map_end(&walk);
 }

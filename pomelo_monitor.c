@@ -7,8 +7,8 @@
  * master is away, or new and does not know everybody yet, removes nobody: who
  * is missing in its list is given time to come back, and is removed only when
  * our own link to it is down too. A removal names the incarnation that it
- * means; one of an earlier process is late and ignored. Start at
- * monitor_opened and monitor_watcher. */
+ * means; one of an earlier process is late and ignored. Whose id another
+ * process has by now stops. Start at monitor_opened and monitor_watcher. */
 #include "pomelo_monitor_internal.h"
 #include "pomelo_count_internal.h"
 
@@ -48,7 +48,7 @@ struct pmi_monitor {
     char incarnation[17];
     uint32_t tries;
     pm_close_reason last_why; /* so that the log tells each reason once */
-    bool up, registered_once, refused, stop_at_once;
+    bool up, registered_once, refused, replaced, stop_at_once;
     bool closed;
 };
 
@@ -604,6 +604,10 @@ static pm_close_reason monitor_welcome(pmi_monitor *monitor,
             PMI_LOG(monitor->env, PM_LOG_ERROR, "monitor",
                     "the master refuses us: %s", word ? word : "");
         monitor->refused = true;
+        if (pmi_admin_flag(msg->tree, "replaced") && !monitor->replaced) {
+            monitor->replaced = true;
+            monitor_stop(monitor, false);
+        }
         return PM_CLOSE_AUTH;
     }
     PMI_LOG(monitor->env, PM_LOG_INFO, "monitor", "registered%s",
@@ -741,7 +745,7 @@ void pmi_monitor_start(pmi_monitor *monitor)
     pmi_format(monitor->incarnation, sizeof monitor->incarnation, "%016llx",
                (unsigned long long)pmi_loop_random_u64(monitor_loop(monitor)));
     monitor->closed = false;
-    monitor->registered_once = false;
+    monitor->registered_once = monitor->replaced = false;
     monitor->tries = 0;
     pmi_modules_start(pmi_app_modules(monitor->app), false);
     monitor_dial(monitor);

@@ -124,6 +124,7 @@ pm_err pmi_master_opts_copy(const pmi_env *env, pm_master_opts *to,
     to->reconnect_ms_max = opts_or(to->reconnect_ms_max, 3000);
     to->grace_ms = opts_or(to->grace_ms, 1000);
     to->request_ms = opts_or(to->request_ms, 10000);
+    to->stop_ms = opts_or(to->stop_ms, 15000);
     to->message_bytes = opts_or(to->message_bytes, 1024 * 1024);
     to->host = opts_copy(env, from->host, &err);
     to->token = opts_copy(env, from->token, &err);

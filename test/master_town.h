@@ -22,6 +22,7 @@ typedef struct town_opts {
     const char *start;
     bool callbacks; /* spawn, terminate, pin */
     const pm_admin_module *module;
+    pm_log_cb log; /* gets module_ctx */
 } town_opts;
 
 struct town {
@@ -34,7 +35,7 @@ struct town {
     /* What the master has asked its host for. */
     int spawns, terminates, pins, pin_core;
     char spawned[512];
-    pm_err spawn_answer;
+    pm_err spawn_answer, terminate_answer;
     void *module_ctx;
 };
 
@@ -159,7 +160,7 @@ static inline pm_err town_terminate(pm_app *app, const pm_server *server,
     (void)server;
     (void)pid;
     t->terminates++;
-    return PM_OK;
+    return t->terminate_answer;
 }
 
 static inline void town_pin(pm_app *app, const pm_server *server, int64_t pid,
@@ -221,6 +222,8 @@ static inline pm_err town_start(town *t, int i)
     opts.servers = i == TOWN_MASTER ? town_servers : &town_servers[i];
     opts.servers_count = i == TOWN_MASTER ? TOWN_APPS : 1;
     opts.server_id = town_servers[i].id;
+    opts.log = t->opts.log;
+    opts.log_ctx = t->module_ctx;
     town_master_opts(t, i, &opts.master);
     err = pm_app_new(&self->app, &opts);
     if (err)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* test/test_console.c -- what consoles ask of a master: list, stop, kill, add,
- * restart, modules; who may; and what the master asks its host for. */
+/* test/test_console.c -- what consoles ask of a master: list, modules; and who
+ * may. Stopping and starting are in test_master_spawn.c. */
 #include "console_town.h"
 
 /* ---- Logging in -------------------------------------------------------- */
@@ -138,13 +138,13 @@ static void test_list(void **state)
     town_end(&t);
 }
 
-/* A server that never answers does not hold the console up for ever. */
+/* A server that never answers does not hold the console up, and is seen. */
 static void test_list_with_a_silent_server(void **state)
 {
     town t;
     stub chat;
     pm_console *c;
-    answer a;
+    answer a = {0};
     (void)state;
     town_begin(&t, 4);
     assert_ok(town_start(&t, TOWN_MASTER));
@@ -154,9 +154,19 @@ static void test_list_with_a_silent_server(void **state)
     stub_publish(&chat, "register", TOWN_CHAT_SAYS("1"));
     town_run(&t, 200);
     c = console(&t, NULL, NULL);
-    a = ask(&t, c, "__console__", "{\"signal\":\"list\"}");
+    assert_ok(pm_console_request(c, "__console__", "{\"signal\":\"list\"}",
+                                 answered, &a));
+    town_run(&t, 2500);
+    assert_int_equal(a.count, 1);
     assert_ok(a.err);
-    assert_non_null(strstr(a.body, "gate-1"));
+    assert_non_null(strstr(a.body, "\"gate-1\":{\"serverId\":\"gate-1\""));
+    assert_non_null(
+        strstr(a.body, "\"chat-1\":{\"serverId\":\"chat-1\",\"serverType\":"
+                       "\"chat\",\"pid\":1,\"rss\":\"-\",\"heapTotal\":\"-\","
+                       "\"heapUsed\":\"-\",\"uptime\":\"-\",\"silent\":true}"));
+    /* Only there: who asks for more gets what is known. */
+    a = ask(&t, c, "watchServer", "{\"comd\":\"servers\"}");
+    assert_ok(a.err);
     assert_null(strstr(a.body, "chat-1"));
     pm_console_free(c);
     stub_end(&chat);
@@ -202,222 +212,6 @@ static void test_levels(void **state)
     expect(&t, c, "watchServer",
            "{\"comd\":\"run\",\"context\":\"chat-1\",\"param\":\"1\"}",
            PM_EREMOTE, "run is not supported");
-    pm_console_free(c);
-    town_end(&t);
-}
-
-/* ---- stop and kill ----------------------------------------------------- */
-
-static void test_stop(void **state)
-{
-    town t;
-    pm_console *c;
-    answer a;
-    (void)state;
-    town_begin(&t, 6);
-    town_start_all(&t);
-    c = console(&t, NULL, NULL);
-    a = ask(&t, c, "__console__",
-            "{\"signal\":\"stop\",\"ids\":[\"chat-1\",\"nosuch\"]}");
-    assert_err(a.err, PM_EREMOTE);
-    assert_string_equal(a.detail, "Cannot find the server to stop.");
-    assert_string_equal(a.body, "{\"status\":\"part\"}");
-    town_run(&t, 100);
-    assert_null(t.at[TOWN_CHAT].app);
-    assert_int_equal(t.stops[TOWN_CHAT], 1);
-    assert_int_equal(t.at_once[TOWN_CHAT], 0);
-    assert_false(town_knows(&t, TOWN_GATE, "chat-1"));
-    a = ask(&t, c, "__console__", "{\"signal\":\"stop\",\"ids\":[]}");
-    assert_true(a.err == PM_OK && !strcmp(a.body, "{\"status\":\"all\"}"));
-    town_run(&t, 100);
-    for (int i = 0; i < TOWN_APPS; i++)
-        assert_null(t.at[i].app);
-    pm_console_free(c);
-    town_end(&t);
-}
-
-static void test_kill(void **state)
-{
-    town t;
-    pm_console *c;
-    stub chat;
-    (void)state;
-    town_begin(&t, 7);
-    t.opts.callbacks = true;
-    for (int i = 0; i < TOWN_CHAT; i++)
-        assert_ok(town_start(&t, i));
-    stub_dial(&chat, t.loop, 3005); /* it does not die when it is told to */
-    stub_hello(&chat);
-    stub_publish(&chat, "register", TOWN_CHAT_SAYS("1"));
-    town_run(&t, 500);
-    c = console(&t, NULL, NULL);
-    expect(&t, c, "__console__", "{\"signal\":\"kill\"}", PM_OK,
-           "{\"code\":\"ok\"}");
-    town_run(&t, 100);
-    assert_int_equal(t.terminates, 1);
-    assert_int_equal(t.at_once[TOWN_GATE], 1);
-    for (int i = 0; i < TOWN_CHAT; i++)
-        assert_null(t.at[i].app);
-    pm_console_free(c);
-    stub_end(&chat);
-    town_end(&t);
-}
-
-static void test_kill_without_means(void **state)
-{
-    town t;
-    pm_console *c;
-    stub chat;
-    (void)state;
-    town_begin(&t, 8);
-    assert_ok(town_start(&t, TOWN_MASTER));
-    stub_dial(&chat, t.loop, 3005);
-    stub_hello(&chat);
-    stub_publish(&chat, "register", TOWN_CHAT_SAYS("1"));
-    c = console(&t, NULL, NULL);
-    expect(&t, c, "__console__", "{\"signal\":\"kill\"}", PM_OK,
-           "{\"code\":\"remained\",\"serverIds\":[\"chat-1\"]}");
-    pm_console_free(c);
-    stub_end(&chat);
-    town_end(&t);
-}
-
-/* ---- Starting ---------------------------------------------------------- */
-
-static void test_start_table(void **state)
-{
-    static const struct {
-        const char *start, *spawned;
-    } cases[] = {{"all", "gate-1 connector-1 chat-1 "},
-                 {"connector", "connector-1 "},
-                 {"chat-1", "chat-1 "},
-                 {"nosuch", ""},
-                 {NULL, ""}};
-    (void)state;
-    for (size_t i = 0; i < PMI_COUNT(cases); i++) {
-        town t;
-        town_begin(&t, 9);
-        t.opts.callbacks = true;
-        t.opts.start = cases[i].start;
-        assert_ok(town_start(&t, TOWN_MASTER));
-        assert_int_equal(t.spawns, 0); /* not before the call has returned */
-        town_run(&t, 5000);
-        assert_string_equal(t.spawned, cases[i].spawned);
-        town_end(&t);
-    }
-}
-
-/* chat-1 says auto-restart: it comes back after a death, not after a stop. */
-static void test_auto_restart(void **state)
-{
-    town t;
-    pm_console *c;
-    (void)state;
-    town_begin(&t, 10);
-    t.opts.callbacks = true;
-    town_start_all(&t);
-    assert_int_equal(t.pins, 1);
-    assert_int_equal(t.pin_core, 1);
-    town_kill(&t, TOWN_CHAT);
-    town_run(&t, 5000);
-    assert_string_equal(t.spawned, "chat-1 ");
-    assert_int_equal(town_counts(&t).respawned, 1);
-    /* The host says that it never came so far. */
-    assert_ok(pm_master_exited(t.at[TOWN_MASTER].app, "chat-1"));
-    town_run(&t, 2000);
-    assert_int_equal(t.spawns, 2);
-    assert_ok(town_start(&t, TOWN_CHAT));
-    town_run(&t, 3000);
-    assert_true(town_converged(&t));
-    /* The end of a process that nobody needs any more. */
-    assert_ok(pm_master_exited(t.at[TOWN_MASTER].app, "chat-1"));
-    town_run(&t, 60000);
-    assert_true(town_converged(&t));
-    assert_int_equal(t.spawns, 2);
-    town_kill(&t, TOWN_GATE); /* has no auto-restart */
-    town_run(&t, 60000);
-    assert_int_equal(t.spawns, 2);
-    c = console(&t, NULL, NULL);
-    expect(&t, c, "__console__", "{\"signal\":\"stop\",\"ids\":[\"chat-1\"]}",
-           PM_OK, "part");
-    town_run(&t, 60000);
-    assert_int_equal(t.spawns, 2);
-    pm_console_free(c);
-    assert_err(pm_master_exited(t.at[TOWN_MASTER].app, "x"), PM_ENOTFOUND);
-    assert_err(pm_master_exited(t.at[TOWN_CONNECTOR].app, "x"), PM_ESTATE);
-    town_end(&t);
-}
-
-/* One that can not be started is tried again, and less and less often. */
-static void test_spawn_fails(void **state)
-{
-    town t;
-    (void)state;
-    town_begin(&t, 11);
-    t.opts.callbacks = true;
-    t.opts.start = "chat-1";
-    t.spawn_answer = PM_ELIMIT;
-    assert_ok(town_start(&t, TOWN_MASTER));
-    town_run(&t, 60000);
-    assert_true(t.spawns >= 7 && t.spawns <= 10);
-    t.spawn_answer = PM_OK;
-    town_run(&t, 60000);
-    assert_int_equal(town_counts(&t).respawned, 1);
-    town_end(&t);
-}
-
-static void test_restart(void **state)
-{
-    town t;
-    pm_console *c;
-    answer a = {0};
-    (void)state;
-    town_begin(&t, 12);
-    t.opts.callbacks = true;
-    town_start_all(&t);
-    c = console(&t, NULL, NULL);
-    assert_ok(pm_console_request(c, "__console__",
-                                 "{\"signal\":\"restart\",\"ids\":[],\"type\":"
-                                 "\"gate\"}",
-                                 answered, &a));
-    town_run(&t, 2000);
-    assert_null(t.at[TOWN_GATE].app);
-    assert_string_equal(t.spawned, "gate-1 ");
-    assert_int_equal(a.count, 0);
-    assert_ok(town_start(&t, TOWN_GATE));
-    town_run(&t, 1000);
-    assert_int_equal(a.count, 1);
-    assert_true(a.err == PM_OK && !strcmp(a.body, "[]"));
-    assert_true(town_converged(&t));
-    /* Who is nobody has not been restarted, and is not waited for. */
-    memset(&a, 0, sizeof a);
-    assert_ok(pm_console_request(
-        c, "__console__",
-        "{\"signal\":\"restart\",\"ids\":[\"nosuch\",\"gate-1\",5]}", answered,
-        &a));
-    town_run(&t, 2000);
-    assert_ok(town_start(&t, TOWN_GATE));
-    town_run(&t, 1000);
-    assert_true(a.err == PM_OK && !strcmp(a.body, "[\"nosuch\",\"\"]"));
-    expect(&t, c, "__console__",
-           "{\"signal\":\"restart\",\"ids\":[\"nosuch\"]}", PM_EREMOTE,
-           "Cannot find the server to restart.");
-    /* One comes back, one does not. */
-    memset(&a, 0, sizeof a);
-    assert_ok(pm_console_request(
-        c, "__console__",
-        "{\"signal\":\"restart\",\"ids\":[\"gate-1\",\"chat-1\"]}", answered,
-        &a));
-    town_run(&t, 2000);
-    assert_ok(town_start(&t, TOWN_GATE));
-    town_run(&t, 20000);
-    assert_true(a.err == PM_OK && !strcmp(a.body, "[\"chat-1\"]"));
-    expect(&t, c, "__console__",
-           "{\"signal\":\"restart\",\"ids\":[\"chat-1\"]}", PM_EREMOTE,
-           "all servers start failed.");
-    expect(&t, c, "__console__",
-           "{\"signal\":\"restart\",\"ids\":[],\"type\":\"nosuch\"}",
-           PM_EREMOTE, "restart servers with unknown server type: nosuch");
     pm_console_free(c);
     town_end(&t);
 }
@@ -747,13 +541,6 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_list),
     cmocka_unit_test(test_list_with_a_silent_server),
     cmocka_unit_test(test_levels),
-    cmocka_unit_test(test_stop),
-    cmocka_unit_test(test_kill),
-    cmocka_unit_test(test_kill_without_means),
-    cmocka_unit_test(test_start_table),
-    cmocka_unit_test(test_auto_restart),
-    cmocka_unit_test(test_spawn_fails),
-    cmocka_unit_test(test_restart),
     cmocka_unit_test(test_no_means_to_start),
     cmocka_unit_test(test_modules),
     cmocka_unit_test(test_commands),

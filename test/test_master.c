@@ -401,12 +401,68 @@ static void test_predecessor_comes_back(void **state)
     chat_says(&old, "reconnect", 1);
     town_run(&t, 2000);
     assert_true(stub_has(&old, "reconnect_ok {\"code\":-1,\"msg\":\"id has "
-                               "been registered. id:chat-1\"}\nDISCONNECT"));
+                               "been registered. id:chat-1\",\"replaced\":"
+                               "true}\nDISCONNECT"));
     assert_int_equal(old.closed, 1);
     assert_int_equal(fresh.closed, 0);
     assert_true(town_knows(&t, TOWN_GATE, "chat-1"));
     stub_end(&old);
     stub_end(&fresh);
+    town_end(&t);
+}
+
+/* Two processes with one id: the later one has it, the other one ends. */
+static void test_replaced(void **state)
+{
+    town t;
+    stub fresh;
+    (void)state;
+    town_begin(&t, 16);
+    town_start_all(&t);
+    stub_dial(&fresh, t.loop, 3005);
+    stub_hello(&fresh);
+    chat_says(&fresh, "register", 2);
+    town_run(&t, 5000);
+    assert_int_equal(t.stops[TOWN_CHAT], 1);
+    assert_int_equal(t.at_once[TOWN_CHAT], 0);
+    assert_int_equal(fresh.closed, 0);
+    assert_true(town_knows(&t, TOWN_GATE, "chat-1"));
+    stub_end(&fresh);
+    town_end(&t);
+}
+
+static void welcome(town *t, stub *master, const char *topic, const char *says)
+{
+    town_run(t, 4000);
+    stub_say(master, &(pmi_mqtt_packet){.type = PMI_MQTT_CONNACK});
+    town_run(t, 10);
+    stub_publish(master, topic, says);
+    town_run(t, 10);
+}
+
+/* That an id is in use is no reason to end: a Node master that has not seen our
+ * link break says so too. */
+static void test_refused_is_not_replaced(void **state)
+{
+    town t;
+    stub master;
+    (void)state;
+    town_begin(&t, 17);
+    stub_listen(&master, t.loop, 3005);
+    assert_ok(town_start(&t, TOWN_GATE));
+    welcome(&t, &master, "register", "{\"code\":1,\"msg\":\"ok\"}");
+    assert_true(pm_master_is_up(t.at[TOWN_GATE].app));
+    pmi_conn_free(master.conn);
+    master.conn = NULL;
+    welcome(&t, &master, "reconnect_ok",
+            "{\"code\":-1,\"msg\":\"id has been registered. id:gate-1\"}");
+    assert_false(pm_master_is_up(t.at[TOWN_GATE].app));
+    assert_int_equal(t.stops[TOWN_GATE], 0);
+    welcome(&t, &master, "reconnect_ok",
+            "{\"code\":-1,\"msg\":\"id has been registered. id:gate-1\","
+            "\"replaced\":true}");
+    assert_int_equal(t.stops[TOWN_GATE], 1);
+    stub_end(&master);
     town_end(&t);
 }
 
@@ -651,6 +707,54 @@ static void test_refused_server(void **state)
     town_end(&t);
 }
 
+static void note_refusal(void *ctx, pm_log_level level, const char *module,
+                         const char *line)
+{
+    (void)level;
+    (void)module;
+    if (strstr(line, "refused: "))
+        snprintf(ctx, 256, "%s", line);
+}
+
+/* The log says who it was. */
+static void test_refusals_have_names(void **state)
+{
+    static const struct {
+        const char *says, *line;
+    } cases[] = {
+        {"{\"id\":\"chat-5\",\"type\":\"monitor\",\"serverType\":\"nosuch\","
+         "\"info\":{\"id\":\"chat-5\"}}",
+         "refused: server auth failed: \"chat-5\" (nosuch) from -"},
+        {"{\"id\":\"chat-1\",\"type\":\"monitor\",\"serverType\":\"gate\","
+         "\"info\":{\"id\":\"chat-1\"},\"token\":\"tok-gate\"}",
+         "refused: id has been registered: \"chat-1\" (gate) from -"},
+        {"{\"id\":\"c\",\"type\":\"client\",\"username\":\"a\\nb\","
+         "\"password\":\"x\"}",
+         "refused: client auth failed with username or password error: \"a b\" "
+         "(console) from -"},
+        {"{\"type\":\"monitor\"}",
+         "refused: server auth failed: \"\" (console) from -"},
+    };
+    char line[256];
+    town t;
+    (void)state;
+    town_begin(&t, 18);
+    t.opts.log = note_refusal;
+    t.module_ctx = line;
+    assert_ok(town_start(&t, TOWN_MASTER));
+    for (size_t i = 0; i < PMI_COUNT(cases); i++) {
+        stub s;
+        *line = 0;
+        stub_dial(&s, t.loop, 3005);
+        stub_hello(&s);
+        stub_publish(&s, "register", cases[i].says);
+        town_run(&t, 50);
+        assert_string_equal(line, cases[i].line);
+        stub_end(&s);
+    }
+    town_end(&t);
+}
+
 /* Without tokens the master believes everybody: on loopback only. */
 static void test_open_master_off_loopback(void **state)
 {
@@ -729,12 +833,15 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_dies_with_the_master),
     cmocka_unit_test(test_restart_storm),
     cmocka_unit_test(test_predecessor_comes_back),
+    cmocka_unit_test(test_replaced),
+    cmocka_unit_test(test_refused_is_not_replaced),
     cmocka_unit_test(test_late_word_of_the_master),
     cmocka_unit_test(test_strangers_without_a_token),
     cmocka_unit_test(test_strangers_with_nonsense),
     cmocka_unit_test(test_strangers_with_wrong_frames),
     cmocka_unit_test(test_strangers_in_the_way),
     cmocka_unit_test(test_refused_server),
+    cmocka_unit_test(test_refusals_have_names),
     cmocka_unit_test(test_open_master_off_loopback),
     cmocka_unit_test(test_each_failure),
 };

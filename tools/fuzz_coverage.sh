@@ -12,7 +12,8 @@ unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES 2>/dev/null
 files_of() {
     case $1 in
     admin) echo core/mqtt.c pomelo_admin.c pomelo_module.c pomelo_master.c pomelo_master_console.c \
-        pomelo_master_spawn.c pomelo_master_words.c pomelo_monitor.c pomelo_console.c pomelo_facts.c ;;
+        pomelo_master_spawn.c pomelo_master_round.c pomelo_master_words.c pomelo_monitor.c pomelo_console.c \
+        pomelo_facts.c ;;
     client) echo pomelo_client.c pomelo_client_lore.c pomelo_dialect.c pomelo_dialect_decode.c core/frames.c ;;
     config) echo pomelo_config.c pomelo_config_run.c ;;
     dialect) echo pomelo_dialect.c pomelo_dialect_decode.c pomelo_dialect_encode.c ;;

@@ -97,14 +97,20 @@ static int alive(const cli *self, const cJSON *servers, cJSON *left)
     return count;
 }
 
-/* Processes of this machine are waited for; others are the master's word. */
-static void wait_gone(const cli *self, const cJSON *servers, cJSON *left)
+/* Processes of this machine are waited for; others are the master's word, as
+ * are those that it could not end. */
+static void wait_gone(const cli *self, const cJSON *servers,
+                      const cJSON *remained, cJSON *left)
 {
-    if (!cli_is_local(self))
+    const cJSON *id;
+    if (cli_is_local(self)) {
+        for (int i = 0; i < GONE_STEPS && alive(self, servers, NULL) > 0; i++)
+            cli_sleep_ms(GONE_MS);
+        alive(self, servers, left);
         return;
-    for (int i = 0; i < GONE_STEPS && alive(self, servers, NULL) > 0; i++)
-        cli_sleep_ms(GONE_MS);
-    alive(self, servers, left);
+    }
+    cJSON_ArrayForEach(id, remained) if (cJSON_IsString(id))
+        cJSON_AddItemToArray(left, cJSON_CreateString(id->valuestring));
 }
 
 static int tell_stopped(const cli *self, const cJSON *servers, cJSON *left)
@@ -147,7 +153,8 @@ static int end_servers(cli *self, cJSON *body)
         cJSON_Delete(body);
     cli_close(link);
     if (status == CLI_OK) {
-        wait_gone(self, servers_of(list), left);
+        wait_gone(self, servers_of(list),
+                  cJSON_GetObjectItemCaseSensitive(answer, "serverIds"), left);
         status = tell_stopped(self, servers_of(list), left);
     } else {
         cJSON_Delete(left);
