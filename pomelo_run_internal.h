@@ -28,6 +28,8 @@ typedef struct pmi_run {
     pmi_http *page, *stats; /* NULL: none */
     pmi_spawn *spawn;       /* the master's; NULL: this is none */
     pmi_timer patience;     /* for processes that do not stop */
+    pmi_timer look;         /* for those that are not our children */
+    bool impatient;         /* whoever is left then can not be ended by us */
 } pmi_run;
 
 /* Sets what belongs to the master in one app's options. */
@@ -35,7 +37,7 @@ void pmi_run_master_opts(pmi_run *run, const pm_server *server,
                          pm_app_opts *opts);
 /* Before the apps start. PM_OK also when no master is played. */
 pm_err pmi_run_master_begin(pmi_run *run);
-/* A signal has come: the processes that we started stop, frontends first; then
+/* A signal has come: the master's servers stop, frontends first; then
  * pmi_run_stop_apps. */
 void pmi_run_master_stop(pmi_run *run);
 /* A second one. */

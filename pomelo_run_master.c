@@ -6,17 +6,23 @@
  * can still ask their backends for what is in flight, then the backends, last
  * of all the master. Who does not follow within the drain time and PATIENCE_MS
  * is ended. A master that dies leaves its processes alone: traffic goes on, and
- * the next one finds them by their registering. */
+ * the next one finds them by their registering. Those are not its children, but
+ * they are its servers: it asks them over their links to stop, and sees by the
+ * links that they have. */
 #include "pomelo_run_internal.h"
 
 #include "core/buf.h"
 #include "core/json.h"
+#include "pomelo_master_internal.h"
 
 #define PATIENCE_MS 3000 /* beyond the drain time */
+#define LOOK_US 50000    /* between two looks at links */
 
-static uint32_t master_drain_ms(const pmi_run *run)
+/* Frontends drain, then backends. */
+static uint32_t master_patience_ms(const pmi_run *run)
 {
-    return run->opts->drain_ms ? run->opts->drain_ms : 3000;
+    uint32_t drain_ms = run->opts->drain_ms ? run->opts->drain_ms : 3000;
+    return drain_ms * 2 + PATIENCE_MS;
 }
 
 /* ---- What the library asks for ----------------------------------------- */
@@ -111,6 +117,8 @@ void pmi_run_master_opts(pmi_run *run, const pm_server *server,
         master->start = NULL;
     master->spawn = master_spawn;
     master->terminate = master_terminate;
+    if (!master->stop_ms)
+        master->stop_ms = master_patience_ms(run);
 }
 
 /* ---- Life -------------------------------------------------------------- */
@@ -151,42 +159,95 @@ pm_err pmi_run_master_begin(pmi_run *run)
                          run);
 }
 
-static void master_patience(pmi_timer *timer)
+/* ---- The end ----------------------------------------------------------- */
+
+typedef struct master_search {
+    pmi_run *run;
+    bool frontends;
+    size_t found;
+} master_search;
+
+static void master_each_own(pmi_run *run, pmi_master_own_cb each, void *ctx)
 {
-    pmi_run *run = PMI_OUTER(timer, pmi_run, patience);
-    PMI_LOG(run->env, PM_LOG_WARN, "run",
-            "%zu processes have not stopped in time and are ended",
-            pmi_spawn_count(run->spawn));
-    pmi_spawn_kill_all(run->spawn);
+    for (size_t i = 0; i < run->count; i++) {
+        pmi_master *master = pmi_app_master(run->apps[i]);
+        if (master && master->opts->spawn == master_spawn)
+            pmi_master_each_own(master, each, ctx);
+    }
 }
 
-/* Called again when a process has ended. */
-void pmi_run_master_stop(pmi_run *run)
+static void master_stop_adopted(pmi_master_server *server,
+                                const pm_server *entry, void *ctx)
 {
-    size_t left = run->spawn ? pmi_spawn_left(run->spawn, true) : 0;
-    if (left > 0) {
-        pmi_spawn_stop(run->spawn, true);
-    } else if (run->spawn && (left = pmi_spawn_left(run->spawn, false)) > 0) {
-        pmi_spawn_stop(run->spawn, false);
-    } else {
-        pmi_timer_clear(&run->patience);
-        pmi_run_stop_apps(run);
+    master_search *search = ctx;
+    if (entry->frontend != search->frontends ||
+        pmi_spawn_has(search->run->spawn, entry->id))
         return;
-    }
-    if (!pmi_timer_is_set(&run->patience))
-        pmi_timer_set(run->loop, &run->patience,
-                      (master_drain_ms(run) * 2 + PATIENCE_MS) * UINT64_C(1000),
-                      master_patience);
+    search->found++;
+    if (!server->stopped) /* each is asked once */
+        pmi_master_stop_server(server, true);
+}
+
+static void master_kill_own(pmi_master_server *server, const pm_server *entry,
+                            void *ctx)
+{
+    pmi_run *run = ctx;
+    pmi_spawn_kill(run->spawn, entry, server->pid);
+}
+
+/* How many of one kind have not gone yet; they have all been told. */
+static size_t master_stop_kind(pmi_run *run, bool frontends)
+{
+    master_search search = {run, frontends, 0};
+    if (!run->spawn)
+        return 0;
+    pmi_spawn_stop(run->spawn, frontends);
+    if (!run->impatient)
+        master_each_own(run, master_stop_adopted, &search);
+    return pmi_spawn_left(run->spawn, frontends) + search.found;
 }
 
 void pmi_run_master_stop_now(pmi_run *run)
 {
-    if (run->spawn)
-        pmi_spawn_kill_all(run->spawn);
+    run->impatient = true;
+    if (!run->spawn)
+        return;
+    master_each_own(run, master_kill_own, run);
+    pmi_spawn_kill_all(run->spawn);
+}
+
+static void master_patience(pmi_timer *timer)
+{
+    pmi_run *run = PMI_OUTER(timer, pmi_run, patience);
+    PMI_LOG(run->env, PM_LOG_WARN, "run",
+            "processes that have not stopped in time are ended");
+    pmi_run_master_stop_now(run);
+}
+
+static void master_look(pmi_timer *timer)
+{
+    pmi_run_master_stop(PMI_OUTER(timer, pmi_run, look));
+}
+
+/* Called again when a process has ended, and from time to time. */
+void pmi_run_master_stop(pmi_run *run)
+{
+    if (!master_stop_kind(run, true) && !master_stop_kind(run, false)) {
+        pmi_timer_clear(&run->look);
+        pmi_timer_clear(&run->patience);
+        pmi_run_stop_apps(run);
+        return;
+    }
+    pmi_timer_set(run->loop, &run->look, LOOK_US, master_look);
+    if (!run->impatient && !pmi_timer_is_set(&run->patience))
+        pmi_timer_set(run->loop, &run->patience,
+                      master_patience_ms(run) * UINT64_C(1000),
+                      master_patience);
 }
 
 void pmi_run_master_end(pmi_run *run)
 {
+    pmi_timer_clear(&run->look);
     pmi_timer_clear(&run->patience);
     pmi_spawn_free(run->spawn);
     run->spawn = NULL;

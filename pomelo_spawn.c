@@ -346,6 +346,11 @@ pm_err pmi_spawn_kill(pmi_spawn *spawn, const pm_server *server, int64_t pid)
     return spawn_kill_other(server->id, (pid_t)pid);
 }
 
+bool pmi_spawn_has(const pmi_spawn *spawn, const char *server_id)
+{
+    return spawn_find(spawn, server_id) != NULL;
+}
+
 size_t pmi_spawn_left(const pmi_spawn *spawn, bool frontends)
 {
     size_t count = 0;

@@ -27,6 +27,8 @@ pm_err pmi_spawn_start(pmi_spawn *spawn, const pm_server *server,
  * command line says that it is this server. PM_ENOTFOUND, PM_ENOTSUP where
  * there is no pidfd. */
 pm_err pmi_spawn_kill(pmi_spawn *spawn, const pm_server *server, int64_t pid);
+/* Does a process of ours live that is this server? */
+bool pmi_spawn_has(const pmi_spawn *spawn, const char *server_id);
 /* How many of our processes live, frontends or the others. */
 size_t pmi_spawn_left(const pmi_spawn *spawn, bool frontends);
 /* Asks them to stop; each is asked once (a second signal would end it). */

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: MIT
 # run.sh -- the `pomelo` command as somebody uses it who has just installed the
 # library: init, make, start, list, kill -9, add, restart, stop, the last three
-# and a dead master while users talk. Installs into a folder of its own, uses free ports of the loopback, and ends only what it
-# has started. One line a test; the last one is "N passed, N failed".
+# and a dead master while users talk; a master's heir, and a server that hangs.
+# Installs into a folder of its own, uses free ports of the loopback, and ends
+# only what it has started. One line a test; the last one is "N passed, N failed".
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 . tools/tally.sh
@@ -362,6 +363,35 @@ wait_for 5 has_count 5
 remember
 try 'kill' pomelo kill
 verdict '... leaves nobody' "$(all_gone || echo "of: $PIDS")"
+
+# ---- The next master's servers, and one that hangs ------------------------
+
+# A cluster whose servers are not their master's children.
+adopt() {
+    pomelo start --daemon >/dev/null
+    wait_for 5 has_count 5
+    remember
+    kill -9 "$(pid_of master-server-1)"
+    pomelo start --daemon >/dev/null
+    wait_for 5 has_count 5
+    remember
+}
+adopt
+kill -TERM "$(pid_of master-server-1)"
+try 'a signal to the next master stops those that the first one has started' \
+    wait_for 8 all_gone
+verdict '... leaving no port' "$(no_port || echo 'one listens')"
+adopt
+chat=$(pid_of chat-server-1)
+kill -STOP "$chat"
+began=$(now_ms)
+verdict 'one that hangs is listed' "$(pomelo list | grep -q "^chat-server-1 .* $chat  *-  *-  *-" ||
+    pomelo list)"
+took=$(($(now_ms) - began))
+verdict '... within 3 s' "$([ "$took" -lt 3000 ] || echo "$took ms")"
+try '... and stop ends it too' pomelo stop
+verdict '... leaving nobody' "$(all_gone || echo "of: $PIDS")"
+verdict '... and no port' "$(no_port || echo 'one listens')"
 
 # ---- Without a master; from another folder --------------------------------
 
