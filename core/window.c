@@ -4,13 +4,15 @@
  * A ring of references to chunks. Messages that are copied share chunks: one
  * chunk is filled from its front and is given up when it is full, its messages
  * keep it. The first one is small, for who is sent little; later ones come from
- * the loop's pool. Start reading at pmi_window_add(). */
+ * the loop's pool. What is taken out leaves a hole there, which its neighbours
+ * keep: when there is too much of that, all are copied together anew. Start
+ * reading at pmi_window_add(). */
 #include "window.h"
 
 enum {
     WINDOW_CAP_FIRST = 16,
     WINDOW_FILL_FIRST = 512,
-    WINDOW_COPY_MAX = 512 /* larger shared chunks are referred to */
+    WINDOW_COPY_MAX = 512 /* larger shared chunks may be referred to */
 };
 
 typedef struct pmi_window_kept {
@@ -169,7 +171,8 @@ pm_err pmi_window_add_chunk(pmi_window *window, pmi_chunk *chunk, size_t offset,
                             const pmi_window_terms *terms)
 {
     pm_slice bytes = {chunk->data + offset, chunk->len - offset};
-    if (bytes.len <= WINDOW_COPY_MAX)
+    /* Half empty, it would keep more than it counts. */
+    if (bytes.len <= WINDOW_COPY_MAX || chunk->cap / 2 >= bytes.len)
         return pmi_window_add(window, &bytes, 1, terms);
     if (window_passes(window, bytes.len))
         return PM_OK;
@@ -196,6 +199,28 @@ void pmi_window_trim(pmi_window *window, uint64_t number)
         window_drop_oldest(window);
 }
 
+/* Copies together what is copied. Without memory it stays as it is. */
+static void window_pack(pmi_window *window)
+{
+    pmi_chunk_unref(window->fill);
+    window->fill = NULL;
+    for (uint32_t i = 0; i < window->count; i++) {
+        window_kept *kept = window_at(window, i);
+        pmi_chunk *from = kept->chunk, *fill;
+        if (kept->len > from->cap / 2) /* it has the chunk to itself */
+            continue;
+        fill = window_fill(window, kept->len);
+        if (!fill)
+            return;
+        memcpy(fill->data + fill->len, from->data + kept->at, kept->len);
+        kept->chunk = pmi_chunk_ref(fill);
+        kept->at = fill->len;
+        fill->len += kept->len;
+        pmi_chunk_unref(from);
+    }
+    window->holes = 0;
+}
+
 static void window_remove(pmi_window *window, uint64_t number)
 {
     uint64_t oldest = pmi_window_oldest(window);
@@ -206,7 +231,10 @@ static void window_remove(pmi_window *window, uint64_t number)
     window->bytes -= gone.len + PMI_WINDOW_HEAD;
     window->count--;
     window->last--;
+    window->holes += gone.len;
     pmi_chunk_unref(gone.chunk);
+    if (window->holes > window->bytes_max / 2)
+        window_pack(window);
 }
 
 /* Serials ascend, and go round. */

@@ -7,9 +7,10 @@
  *
  * Messages have numbers from 1 on, in the order in which they came. Small ones
  * are copied one behind the other, large shared ones are referred to. What is
- * over the limit leaves at the old end. A message that turns out not to be sent
- * is taken out: by its serial, which it has for itself and keeps, while the
- * numbers of those behind it move up. */
+ * over the limit leaves at the old end. The memory behind it is a small
+ * multiple of `bytes_max`, whatever is kept and taken out. A message that turns
+ * out not to be sent is taken out: by its serial, which it has for itself and
+ * keeps, while the numbers of those behind it move up. */
 #ifndef PMI_WINDOW_H
 #define PMI_WINDOW_H
 
@@ -27,6 +28,7 @@ typedef struct pmi_window {
     struct pmi_window_kept *kept; /* owned: a ring of `cap` */
     pmi_chunk *fill;              /* owned: where small ones are copied to */
     size_t bytes, bytes_max;
+    size_t holes;  /* bytes that were taken out from between others */
     uint64_t last; /* number of the newest; 0: none came yet */
     uint32_t cap, first, count;
     uint32_t serial; /* of the newest; they go round */

@@ -2,6 +2,7 @@
 /* test_window.c -- messages that are kept to be sent again: numbers, the limit,
  * what is taken out; against a plain list; with allocation k failing. */
 #include "test.h"
+#include "core/loop_internal.h"
 #include "core/window.h"
 
 enum { MAX = 4096, ROUNDS = 20000, TEXT_MAX = 3000 };
@@ -169,6 +170,78 @@ static void test_loose_ones_make_room(void **state)
     shop_close(&s);
 }
 
+/* ---- The memory behind it ------------------------------------------------ */
+
+enum { STORE = 64 * 1024 };
+
+/* Bytes that the window holds of the heap, and of the loop's chunks. */
+static size_t shop_holds(const shop *s)
+{
+    return atomic_load(&s->heap.live_bytes) -
+           s->loop->chunks.kept * PMI_CHUNK_SMALL;
+}
+
+/* Messages stay; between two of them come some that do not. */
+static void many_taken_out(bool by_key)
+{
+    pmi_window_terms of_key = {true, 7};
+    static char text[2001];
+    size_t before, kept = 0;
+    shop s;
+    memset(text, 'x', 2000);
+    shop_open(&s, STORE);
+    before = shop_holds(&s);
+    while (pmi_window_fits(&s.window, 2000)) {
+        text[20] = 0;
+        assert_ok(shop_add(&s, text, NULL));
+        text[20] = 'x';
+        kept++;
+        for (int i = 0; i < 4; i++) {
+            if (by_key)
+                room(&s, 0, 1000, &of_key);
+            text[1000] = 0;
+            assert_ok(shop_add(&s, text, by_key ? &of_key : NULL));
+            text[1000] = 'x';
+            if (!by_key) /* it was refused */
+                pmi_window_take_out(&s.window, s.window.serial);
+        }
+        assert_true(shop_holds(&s) - before <= 4 * STORE);
+    }
+    text[20] = 0;
+    assert_int_equal(s.window.count, kept + by_key);
+    assert_kept(&s, 1, text);
+    assert_kept(&s, kept - 1, text);
+    shop_close(&s);
+}
+
+static void test_memory_of_those_taken_out(void **state)
+{
+    (void)state;
+    many_taken_out(true);
+    many_taken_out(false);
+}
+
+/* A chunk that is shared for a moment may be much larger than its bytes. */
+static void test_memory_of_shared_ones(void **state)
+{
+    size_t before;
+    shop s;
+    (void)state;
+    shop_open(&s, STORE);
+    before = shop_holds(&s);
+    for (int i = 0; i < 300; i++) {
+        pmi_chunk *chunk = pmi_loop_chunk(s.loop, 600);
+        assert_non_null(chunk);
+        memset(chunk->data, 'a' + i % 26, 600);
+        chunk->len = 600;
+        assert_ok(pmi_window_add_chunk(&s.window, chunk, 0, NULL));
+        pmi_chunk_unref(chunk);
+        assert_true(shop_holds(&s) - before <= 2 * STORE);
+    }
+    assert_int_equal(s.window.count, STORE / (600 + PMI_WINDOW_HEAD));
+    shop_close(&s);
+}
+
 /* Random work, compared with a list of texts. */
 static void test_against_a_list(void **state)
 {
@@ -239,6 +312,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_the_limit),
     cmocka_unit_test(test_taken_out),
     cmocka_unit_test(test_loose_ones_make_room),
+    cmocka_unit_test(test_memory_of_those_taken_out),
+    cmocka_unit_test(test_memory_of_shared_ones),
     cmocka_unit_test(test_against_a_list),
     cmocka_unit_test(test_memory),
 };
