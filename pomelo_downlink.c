@@ -14,18 +14,31 @@
 
 #define DOWNLINK_FRAME_ROOM 14 /* the longest WebSocket head */
 
+/* What it is told from now on does not leave by it. True: its session goes on
+ * without it. */
+static bool downlink_parts(pmi_downlink *down, pm_close_reason why)
+{
+    pmi_resume *resume = down->resumes ? down->resume : NULL;
+    if (!resume || resume->down != down)
+        return false;
+    if (!pmi_resume_survives(why))
+        pmi_resume_revoke(resume, why);
+    pmi_resume_leaves(resume);
+    return !resume->why;
+}
+
 void pmi_downlink_close(pmi_downlink *down, pm_close_reason why)
 {
     const pm_connector_opts *opts = pmi_app_connector_opts(down->app);
+    bool goes_on;
     if (down->state == PMI_DOWNLINK_CLOSED)
         return;
-    if (down->resumes && down->resume->down == down &&
-        !pmi_resume_survives(why))
-        pmi_resume_revoke(down->resume, why);
     pmi_downlink_flush(down);
+    goes_on = downlink_parts(down, why);
     down->state = PMI_DOWNLINK_CLOSED;
     pmi_timer_clear(&down->timer);
-    pmi_conn_close(down->conn, why, opts->close_by_fin, 1000);
+    /* What it has not had it gets when it is back: nothing lingers for it. */
+    pmi_conn_close(down->conn, why, opts->close_by_fin && !goes_on, 1000);
 }
 
 pm_err pmi_downlink_package(pmi_downlink *down, uint8_t type,
@@ -75,6 +88,7 @@ void pmi_gatherer_fini(pmi_gatherer *gatherer)
 
 void pmi_downlink_flush(pmi_downlink *down)
 {
+    pm_close_reason why;
     pm_slice all;
     pm_err err;
     if (!down->gather)
@@ -86,10 +100,11 @@ void pmi_downlink_flush(pmi_downlink *down)
     /* What can not be queued closes the client: an answer that is lost without
      * a sign would be worse. */
     err = pmi_conn_send(down->conn, &all, 1, 0);
-    if (err)
-        pmi_conn_close(down->conn,
-                       err == PM_ELIMIT ? PM_CLOSE_QUEUE : PM_CLOSE_MEMORY,
-                       false, 1000);
+    if (err) {
+        why = err == PM_ELIMIT ? PM_CLOSE_QUEUE : PM_CLOSE_MEMORY;
+        downlink_parts(down, why);
+        pmi_conn_close(down->conn, why, false, 1000);
+    }
     pmi_buf_fini(&down->gather->bytes);
     pmi_buf_init(&down->gather->bytes, pmi_app_env(down->app),
                  down->gather->bytes.max);

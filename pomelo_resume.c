@@ -187,6 +187,13 @@ void pmi_resume_revoke(pmi_resume *resume, pm_close_reason why)
     pmi_timer_set(resume->window.loop, &resume->timer, 0, resume_over);
 }
 
+void pmi_resume_leaves(pmi_resume *resume)
+{
+    if (!resume->away)
+        resume->had = resume->window.last;
+    resume->away = true;
+}
+
 void pmi_resume_wait(pmi_resume *resume)
 {
     pmi_resumes *resumes = resume->resumes;
@@ -243,7 +250,7 @@ static pm_err resume_room(pmi_resume *resume, size_t len,
     bool fits;
     if (resume->why)
         return PM_ECLOSED;
-    if (resume->down)
+    if (!resume->away)
         return PM_OK;
     fits = pmi_window_make_room(&resume->window, resume->had, len,
                                 all ? NULL : &own, &dropped);

@@ -30,7 +30,7 @@ static void resume_detach(pmi_resume *resume)
     down->resume = NULL;
     down->resumes = false;
     resume->down = NULL;
-    resume->had = resume->window.last;
+    pmi_resume_leaves(resume);
     resume->due_us =
         pmi_loop_now_us(resume->window.loop) + (uint64_t)opts->resume_ms * 1000;
 }
@@ -283,6 +283,7 @@ pm_err pmi_resume_ack(pmi_downlink *down, const pmi_session_ops *ops,
         return err;
     resume->down = down;
     resume->next = NULL;
+    resume->away = false;
     return PM_OK;
 }
 

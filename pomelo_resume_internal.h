@@ -40,7 +40,8 @@ typedef struct pmi_resume {
     uint8_t offered[PMI_RESUME_SECRET]; /* good as well, until one is used */
     pmi_rsa *key;        /* the client's, while there is no `down` */
     pm_close_reason why; /* NONE: it may go on */
-    uint32_t dropped;    /* pushes, by their terms, while there was no `down` */
+    uint32_t dropped;    /* pushes, by their terms, while the client was away */
+    bool away;           /* there is no `down`, or nothing leaves by it */
     bool told;           /* session_suspended was */
     bool waits;          /* is in pmi_resumes.waiting */
 } pmi_resume;
@@ -89,6 +90,8 @@ pm_err pmi_resume_keep_chunk(pmi_resume *resume, pmi_chunk *chunk,
                              size_t offset, const pmi_terms *terms);
 /* It has been dropped, and is not sent: the client will not count it. */
 void pmi_resume_unkeep(pmi_resume *resume, uint32_t serial);
+/* Nothing that it is sent leaves any more: its connection closes. */
+void pmi_resume_leaves(pmi_resume *resume);
 /* Bytes that wait for a client who is away. */
 size_t pmi_resume_waiting(const pmi_resume *resume);
 

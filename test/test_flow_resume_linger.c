@@ -48,6 +48,48 @@ static void test_idle_while_it_lingers(void **state)
     inn_close(i);
 }
 
+/* Its client has not been heard of for too long. What could be said in a
+ * goodbye it will hear when it is back: nothing lingers. */
+static guest *linger_silent(inn *i)
+{
+    guest *g;
+    i->opts.heartbeat_s = 1;
+    inn_start(i);
+    g = guest_come(i);
+    pmi_conn_pause(g->conn);
+    inn_run(i, 2100);
+    assert_int_equal(i->suspended, 1);
+    assert_int_equal(i->lost_why, PM_CLOSE_HEARTBEAT);
+    assert_int_equal(inn_closed_for(i, PM_CLOSE_HEARTBEAT), 1);
+    return g;
+}
+
+static void test_silent_and_back(void **state)
+{
+    inn *i = linger_new();
+    guest *g = linger_silent(i);
+    (void)state;
+    for (int n = 0; n < 4; n++)
+        assert_ok(inn_push_large(i, 2000));
+    assert_int_equal(pm_session_queued(i->session),
+                     4 * (2000 + strlen("on") + 6 + PMI_WINDOW_HEAD));
+    assert_int_equal(guest_return(i, g)->data, 4);
+    inn_close(i);
+}
+
+static void test_silent_and_missed_too_much(void **state)
+{
+    inn *i = linger_new();
+    (void)state;
+    linger_silent(i);
+    for (int n = 0; n < 4; n++)
+        assert_ok(inn_push_large(i, 2000));
+    assert_err(inn_push_large(i, 2000), PM_ELIMIT);
+    inn_run(i, 2);
+    assert_int_equal(i->why, PM_CLOSE_RESUME_WINDOW);
+    inn_close(i);
+}
+
 static pm_handshake *linger_asked;
 
 static void on_handshake(pm_handshake *hs, const struct cJSON *msg, void *ctx)
@@ -92,6 +134,8 @@ static void test_let_in_too_late(void **state)
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_idle_while_it_lingers),
     cmocka_unit_test(test_let_in_too_late),
+    cmocka_unit_test(test_silent_and_back),
+    cmocka_unit_test(test_silent_and_missed_too_much),
 };
 
 TEST_MAIN(tests)

@@ -584,6 +584,29 @@ static void test_queue_overflows(void **state)
     inn_close(i);
 }
 
+/* From that push on it has no connection: what is pushed in the same turn is
+ * kept for it, as long as there is room. */
+static void test_queue_overflows_in_a_burst(void **state)
+{
+    for (int gathers = 0; gathers < 2; gathers++) {
+        inn *i = inn_new();
+        int pushed = 0;
+        (void)state;
+        i->opts.scheduler = gathers ? PM_SCHEDULER_BUFFER : PM_SCHEDULER_DIRECT;
+        inn_start(i);
+        pmi_conn_pause(guest_come(i)->conn);
+        while (inn_push_large(i, 6000) == PM_OK && pushed < 100)
+            pushed++;
+        assert_in_range(pushed, QUEUE / 6100, 100 - 1);
+        assert_err(inn_push_large(i, 6000), PM_ECLOSED);
+        assert_int_equal(i->suspended, 0);
+        inn_run(i, 2);
+        assert_int_equal(i->suspended, 0);
+        assert_int_equal(i->why, PM_CLOSE_RESUME_WINDOW);
+        inn_close(i);
+    }
+}
+
 /* A second claim ends the first one. */
 static void test_claimed_twice(void **state)
 {
@@ -845,6 +868,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_takeover),
     cmocka_unit_test(test_takeover_of_a_stuck_one),
     cmocka_unit_test(test_queue_overflows),
+    cmocka_unit_test(test_queue_overflows_in_a_burst),
     cmocka_unit_test(test_claimed_twice),
     cmocka_unit_test(test_kicked_while_away),
     cmocka_unit_test(test_kicked_while_claimed),
