@@ -283,6 +283,17 @@ static void app_free_opts(pm_app *app)
 
 /* ---- New and free ------------------------------------------------------ */
 
+static pm_err app_check_limits(const pm_app *app)
+{
+    if (app->limits.package_out_bytes <= PMI_PACKAGE_BODY_MAX)
+        return PM_OK;
+    PMI_LOG(&app->env, PM_LOG_ERROR, "app",
+            "limits.package_out_bytes: %u is over %u: a package's length has "
+            "three bytes",
+            app->limits.package_out_bytes, PMI_PACKAGE_BODY_MAX);
+    return PM_ECONFIG;
+}
+
 static pm_err app_find_self(pm_app *app, const pm_app_opts *opts)
 {
     const char *id = opts->server_id;
@@ -422,6 +433,8 @@ pm_err pm_app_new(pm_app **out, const pm_app_opts *opts)
     pmi_loop_map_init(app->loop, &app->timers);
     pmi_loop_map_init(app->loop, &app->values);
     err = app_copy_opts(app, opts);
+    if (err == PM_OK)
+        err = app_check_limits(app);
     if (err == PM_OK)
         err = app_make_modules(app, opts);
     if (err) {

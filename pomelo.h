@@ -435,7 +435,7 @@ typedef enum pm_rate_policy {
 
 typedef struct pm_limits {
     uint32_t package_in_bytes;  /* 0: 64 KiB. A client's package */
-    uint32_t package_out_bytes; /* 0: 16 MiB - 1 */
+    uint32_t package_out_bytes; /* 0: 16 MiB - 1, which is also the most */
     uint32_t
         client_queue_bytes;    /* 0: 1 MiB. Waiting for one client. When half
                                   of it are answers and pushes that are kept,

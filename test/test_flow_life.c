@@ -743,6 +743,9 @@ static void test_options_are_checked(void **state)
     opts.server_id = "b";
     assert_err(pm_app_new(&app, &opts), PM_ECONFIG);
     opts.server_id = NULL;
+    opts.limits.package_out_bytes = 16 * 1024 * 1024; /* one too many */
+    assert_err(pm_app_new(&app, &opts), PM_ECONFIG);
+    opts.limits.package_out_bytes--;
     opts.connector.use_protobuf = true;
     opts.connector.server_protos = "{";
     assert_err(pm_app_new(&app, &opts), PM_EJSON);
