@@ -507,8 +507,9 @@ typedef struct pm_connector_opts {
     size_t proxies_count;
     bool proxy_header;  /* they begin with a PROXY header, version 1 or 2: from
                            them it must come, else PM_CLOSE_PROXY */
-    bool forwarded_for; /* they set X-Forwarded-For in WebSocket upgrades: its
-                           last address that is no proxy's is the player's */
+    bool forwarded_for; /* they set X-Forwarded-For in WebSocket upgrades, in at
+                           most 8 lines, which are one list: its last address
+                           that is no proxy's is the player's */
     pm_scheduler scheduler;
     uint32_t flush_ms; /* 0: 20. For PM_SCHEDULER_BUFFER */
     bool close_by_fin; /* Pomelo's closeMethod "end": FIN instead of close */

@@ -217,13 +217,14 @@ static pm_close_reason admit_proxied(pmi_conn *conn, void *ctx)
 }
 
 /* Only what a trusted peer writes is read. */
-static pm_close_reason admit_forwarded(pmi_conn *conn, pm_slice list, void *ctx)
+static pm_close_reason admit_forwarded(pmi_conn *conn, const pm_slice *lines,
+                                       size_t count, void *ctx)
 {
     pmi_admit *admit = ctx;
     pmi_addr from;
     if (!pmi_app_connector_opts(admit->app)->forwarded_for ||
         !admit_trusts(pmi_conn_peer(conn), admit) ||
-        !pmi_proxy_forwarded(list, admit_trusts, admit, &from))
+        !pmi_proxy_forwarded(lines, count, admit_trusts, admit, &from))
         return PM_CLOSE_NONE;
     pmi_conn_set_peer(conn, &from);
     return admit_address(admit, &from);

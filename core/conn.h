@@ -156,8 +156,9 @@ typedef struct pmi_conn_front {
     /* The PROXY header has come, and the peer is now whom it names (or still
      * the proxy, of a connection of its own). */
     pm_close_reason (*proxied)(pmi_conn *conn, void *ctx);
-    /* A WebSocket upgrade has X-Forwarded-For; borrowed. */
-    pm_close_reason (*forwarded)(pmi_conn *conn, pm_slice list, void *ctx);
+    /* A WebSocket upgrade has X-Forwarded-For; its lines are borrowed. */
+    pm_close_reason (*forwarded)(pmi_conn *conn, const pm_slice *lines,
+                                 size_t count, void *ctx);
 } pmi_conn_front;
 /* Before pmi_conn_start. header: the PROXY header comes first, in front of TLS
  * and everything else; without it PM_CLOSE_PROXY. `front` is borrowed until the

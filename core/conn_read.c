@@ -107,8 +107,9 @@ static size_t conn_upgrade(pmi_conn *c, const uint8_t *data, size_t len)
     long used = pmi_http_request_parse(data, len, &head);
     if (used == PMI_WS_MORE)
         return 0;
-    if (used > 0 && head.forwarded_for.len && c->extra->front &&
+    if (used > 0 && head.forwarded_count && c->extra->front &&
         !conn_welcome(c, c->extra->front->forwarded(c, head.forwarded_for,
+                                                    head.forwarded_count,
                                                     c->extra->front_ctx)))
         return 0;
     pmi_buf_init(&answer, pmi_conn_env(c), 2 * PMI_HTTP_HEAD_MAX);

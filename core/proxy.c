@@ -38,20 +38,23 @@ static long proxy_v2_addresses(const uint8_t *data, size_t all, pmi_proxy *out)
 static long proxy_v2(const uint8_t *data, size_t len, pmi_proxy *out,
                      size_t *wants)
 {
+    bool local; /* whatever its family is said to be */
     size_t all;
     if (len < PROXY_V2_HEAD) {
         *wants = PROXY_V2_HEAD - len;
         return 0;
     }
+    local = data[12] == 0x20;
     all = PROXY_V2_HEAD + ((size_t)data[14] << 8 | data[15]);
-    if (all > PMI_PROXY_MAX || (data[12] != 0x20 && data[12] != 0x21) ||
-        data[13] >> 4 > 3 || (data[13] & 15) > 2)
+    if (all > PMI_PROXY_MAX ||
+        (!local &&
+         (data[12] != 0x21 || data[13] >> 4 > 3 || (data[13] & 15) > 2)))
         return -1;
     if (len < all) {
         *wants = all - len;
         return 0;
     }
-    return data[12] == 0x20 ? (long)all : proxy_v2_addresses(data, all, out);
+    return local ? (long)all : proxy_v2_addresses(data, all, out);
 }
 
 /* ---- Version 1 --------------------------------------------------------- */
@@ -189,19 +192,22 @@ static pm_slice proxy_last(pm_slice *list)
     return pm_bytes(from + at, end - at);
 }
 
-bool pmi_proxy_forwarded(pm_slice list,
+bool pmi_proxy_forwarded(const pm_slice *lines, size_t count,
                          bool (*trusts)(const pmi_addr *addr, void *ctx),
                          void *ctx, pmi_addr *out)
 {
     bool found = false;
-    pmi_addr addr;
-    while (list.len) {
-        if (!proxy_hop(proxy_last(&list), &addr))
-            break;
-        *out = addr;
-        found = true;
-        if (!trusts(&addr, ctx))
-            break;
+    while (count) {
+        pm_slice line = lines[--count];
+        do {
+            pmi_addr addr;
+            if (!proxy_hop(proxy_last(&line), &addr))
+                return found;
+            *out = addr;
+            found = true;
+            if (!trusts(&addr, ctx))
+                return true;
+        } while (line.len);
     }
     return found;
 }

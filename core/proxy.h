@@ -23,10 +23,11 @@ long pmi_proxy_parse(const uint8_t *data, size_t len, pmi_proxy *out,
                      size_t *wants);
 
 /* The client of an X-Forwarded-For: "client, proxy, proxy", each written by who
- * came behind it; so from the right as long as `trusts` says so, the first
- * other one is the client. All are trusted: the first. A word that is no
- * address ends the walk; false: there was none before it. */
-bool pmi_proxy_forwarded(pm_slice list,
+ * came behind it, in one line or in several; so from the last one as long as
+ * `trusts` says so, the first other one is the client. All are trusted: the
+ * first. A word that is no address ends the walk; false: there was none before
+ * it. */
+bool pmi_proxy_forwarded(const pm_slice *lines, size_t count,
                          bool (*trusts)(const pmi_addr *addr, void *ctx),
                          void *ctx, pmi_addr *out);
 

@@ -188,12 +188,10 @@ static bool ws_header_keep(pmi_http_head *head, const ws_header *header)
         {"sec-websocket-version", &head->ws_version},
         {"sec-websocket-protocol", &head->ws_protocol},
         {"sec-websocket-accept", &head->ws_accept},
-        {"x-forwarded-for", &head->forwarded_for},
     };
     for (size_t i = 0; i < PMI_COUNT(kept); i++)
         if (ws_is_word(header->name, kept[i].name)) {
-            /* A proxy may add its own line behind what the client sent. */
-            if (!kept[i].slot->data || kept[i].slot == &head->forwarded_for)
+            if (!kept[i].slot->data)
                 *kept[i].slot = header->value;
             return true;
         }
@@ -216,6 +214,15 @@ static bool ws_header_length(pmi_http_head *head, ws_seen *seen, pm_slice value)
     return true;
 }
 
+/* A proxy may add its own line behind what others have sent. */
+static bool ws_header_forwarded(pmi_http_head *head, pm_slice value)
+{
+    if (head->forwarded_count == PMI_HTTP_FORWARDED_MAX)
+        return false;
+    head->forwarded_for[head->forwarded_count++] = value;
+    return true;
+}
+
 static bool ws_header_take(pmi_http_head *head, ws_seen *seen,
                            const ws_header *header)
 {
@@ -230,6 +237,8 @@ static bool ws_header_take(pmi_http_head *head, ws_seen *seen,
         seen->connection_keep |= ws_list_has(value, "keep-alive");
     } else if (ws_is_word(header->name, "content-length")) {
         return ws_header_length(head, seen, value);
+    } else if (ws_is_word(header->name, "x-forwarded-for")) {
+        return ws_header_forwarded(head, value);
     } else if (ws_is_word(header->name, "transfer-encoding")) {
         head->has_body = true;
     }

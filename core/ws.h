@@ -9,6 +9,7 @@
 
 #define PMI_WS_MORE 0
 #define PMI_HTTP_HEAD_MAX 8192
+#define PMI_HTTP_FORWARDED_MAX 8 /* lines: one a proxy, or fewer */
 
 /* ---- HTTP heads -------------------------------------------------------- */
 typedef struct pmi_http_head {
@@ -18,7 +19,9 @@ typedef struct pmi_http_head {
     bool upgrade_websocket;  /* Upgrade: websocket and Connection: upgrade */
     bool keep_alive;
     pm_slice ws_key, ws_version, ws_protocol, ws_accept;
-    pm_slice host, origin, forwarded_for;
+    pm_slice host, origin;
+    pm_slice forwarded_for[PMI_HTTP_FORWARDED_MAX]; /* one list, in order */
+    uint8_t forwarded_count;
     bool has_body; /* Content-Length > 0 or Transfer-Encoding */
 } pmi_http_head;
 

@@ -200,6 +200,8 @@ static void test_proxy_binary(void **state)
               true, "2001:db8::7");
     binary_is(MAGIC "20000000", true, NULL); /* LOCAL */
     binary_is(MAGIC "2011000c c0000207 c6336401 c822 01bb", true, NULL);
+    binary_is(MAGIC "20440000", true, NULL);
+    binary_is(MAGIC "21440000", false, NULL);
     binary_is(MAGIC "21000003 010203", true, NULL); /* UNSPEC */
     binary_is(MAGIC "2112000c c0000207 c6336401 c822 01bb", true,
               NULL); /* UDP */
@@ -231,7 +233,8 @@ static void forwarded_is(const char *list, const char *from)
     size_t len = strlen(list);
     uint8_t *copy = test_copy(list, len);
     pmi_addr addr;
-    bool found = pmi_proxy_forwarded(pm_bytes(copy, len), trusts, NULL, &addr);
+    pm_slice line = {copy, len};
+    bool found = pmi_proxy_forwarded(&line, 1, trusts, NULL, &addr);
     assert_int_equal(found, from != NULL);
     if (from)
         assert_string_equal(pmi_addr_text(&addr, text), from);
@@ -597,6 +600,15 @@ static void test_forwarded_for(void **state)
                  "192.0.2.7");
     forwarded_to(&d, PROXY, "X-Forwarded-For: 192.0.2.7, 127.0.9.4\r\n",
                  "192.0.2.7");
+    /* A second proxy writes a line of its own. */
+    forwarded_to(&d, PROXY,
+                 "X-Forwarded-For: 8.8.8.8\r\nX-Forwarded-For: 192.0.2.7\r\n"
+                 "X-Forwarded-For: 127.0.9.5, 127.0.9.4\r\n",
+                 "192.0.2.7");
+    forwarded_to(&d, PROXY,
+                 "X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-For: ?\r\n"
+                 "X-Forwarded-For: 127.0.9.5\r\n",
+                 "127.0.9.5");
     forwarded_to(&d, PROXY, "X-Forwarded-For: who knows\r\n", PROXY);
     forwarded_to(&d, PROXY, "", PROXY);
     door_close(&d);

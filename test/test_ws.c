@@ -112,7 +112,8 @@ static void a_request_is_taken_apart(void **state)
     assert_int_equal(head.minor, 1);
     assert_slice(head.host, "example:80");
     assert_slice(head.origin, "http://o");
-    assert_slice(head.forwarded_for, "1.2.3.4, 5.6.7.8");
+    assert_int_equal(head.forwarded_count, 1);
+    assert_slice(head.forwarded_for[0], "1.2.3.4, 5.6.7.8");
     assert_slice(head.ws_key, "k");
     assert_slice(head.ws_version, "13");
     assert_slice(head.ws_protocol, "one, two");
@@ -148,6 +149,28 @@ static void what_node_lets_pass_passes(void **state)
     assert_slice(head.target, "/\xc3\xa9");
     head = head_of("GET / HTTP/1.1\n\n");
     assert_slice(head.host, "");
+}
+
+static void lines_of_a_list_are_kept(void **state)
+{
+    static const char line[] = "X-Forwarded-For: 192.0.2.1\r\n";
+    char request[512] = "GET / HTTP/1.1\r\n";
+    pmi_http_head head;
+    (void)state;
+    for (size_t n = 0; n < PMI_HTTP_FORWARDED_MAX; n++) {
+        size_t at = strlen(request);
+        strcat(request, line);
+        request[at + strlen(line) - 3] = (char)('0' + n);
+    }
+    strcat(request, "\r\n");
+    head = head_of(request);
+    assert_int_equal(head.forwarded_count, PMI_HTTP_FORWARDED_MAX);
+    assert_slice(head.forwarded_for[0], "192.0.2.0");
+    assert_slice(head.forwarded_for[PMI_HTTP_FORWARDED_MAX - 1], "192.0.2.7");
+    request[strlen(request) - 2] = 0;
+    strcat(request, line);
+    strcat(request, "\r\n");
+    assert_int_equal(parse_bytes(request, strlen(request), false), PM_EHTTP);
 }
 
 static void keep_alive_and_bodies(void **state)
@@ -548,6 +571,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(a_request_is_taken_apart),
     cmocka_unit_test(heads_come_in_pieces),
     cmocka_unit_test(what_node_lets_pass_passes),
+    cmocka_unit_test(lines_of_a_list_are_kept),
     cmocka_unit_test(keep_alive_and_bodies),
     cmocka_unit_test(an_upgrade_has_two_halves),
     cmocka_unit_test(malformed_requests_are_refused),

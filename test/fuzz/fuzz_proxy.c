@@ -70,10 +70,15 @@ static bool trusts(const pmi_addr *addr, void *ctx)
 
 static void check_forwarded(const uint8_t *data, size_t size)
 {
+    pm_slice whole = {data, size};
+    pm_slice lines[2] = {{data, size / 2}, {data + size / 2, size - size / 2}};
     for (size_t most = 0; most < 3; most++) {
         size_t left = most * 100;
         pmi_addr from;
-        if (pmi_proxy_forwarded(pm_bytes(data, size), trusts, &left, &from))
+        if (pmi_proxy_forwarded(&whole, 1, trusts, &left, &from))
+            check_address(&from);
+        left = most * 100;
+        if (pmi_proxy_forwarded(lines, 2, trusts, &left, &from))
             check_address(&from);
     }
 }

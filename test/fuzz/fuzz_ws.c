@@ -33,7 +33,9 @@ static void check_head(const pmi_http_head *head, const uint8_t *data,
     check_slice(head->ws_accept, data, len);
     check_slice(head->host, data, len);
     check_slice(head->origin, data, len);
-    check_slice(head->forwarded_for, data, len);
+    FUZZ_CHECK(head->forwarded_count <= PMI_HTTP_FORWARDED_MAX);
+    for (uint8_t i = 0; i < head->forwarded_count; i++)
+        check_slice(head->forwarded_for[i], data, len);
 }
 
 static bool parse(fuzz_parse *how, const uint8_t *data, size_t size,
