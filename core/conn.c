@@ -115,7 +115,7 @@ static bool conn_write_wire(pmi_conn *c, bool *all)
         if (n < 0)
             return false;
         c->shared->totals.writes++;
-        c->shared->totals.bytes_out += (uint64_t)n;
+        conn_count_out(c, (uint64_t)n);
         pmi_queue_sent(wire, &c->shared->segments, (size_t)n);
         if ((size_t)n < offered)
             break;
@@ -173,7 +173,7 @@ static long conn_receive_tls(pmi_conn *c, uint8_t *data, size_t len,
         return -1;
     }
     if (n > 0)
-        c->shared->totals.bytes_in += (uint64_t)n;
+        conn_count_in(c, (uint64_t)n);
     got =
         pmi_tls_open(pmi_conn_tls(c), in, n > 0 ? (size_t)n : 0, data, reason);
     if (got < 0)

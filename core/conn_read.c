@@ -400,10 +400,11 @@ static void conn_readable(pmi_conn *c)
 
 static void conn_writable(pmi_conn *c)
 {
-    size_t had = c->out.bytes;
+    const uint64_t *left = &c->shared->totals.bytes_out;
+    uint64_t had = *left;
     c->blocked = false;
     pmi_conn_write_out(c);
-    c->moved |= c->out.bytes < had;
+    c->moved |= *left > had; /* also a part of a long TLS record */
     if (c->state >= PMI_CONN_ENDED)
         return;
     if (!c->blocked)

@@ -32,7 +32,8 @@ typedef struct stage {
         pm_close_reason reason;
     } guests[PUPPETS + 8];
     int accepted;
-    uint64_t begun; /* handshakes, when bytes came last */
+    int receive_buffer; /* of puppets; 0: the system's */
+    uint64_t begun;     /* handshakes, when bytes came last */
     uint8_t room[128 * 1024];
 } stage;
 
@@ -79,12 +80,12 @@ static void guest_accepted(pmi_listener *listener, pmi_conn *conn, void *ctx)
     pmi_conn_start(conn, &guest_events, s);
 }
 
-static stage *stage_new(void)
+static stage *stage_with(pmi_conn_limits limits)
 {
     stage *s = calloc(1, sizeof *s);
     pmi_listen_opts opts = {.host = "127.0.0.1",
                             .framing = PMI_FRAMING_SNIFF,
-                            .limits = bench_limits(),
+                            .limits = limits,
                             .accepted = guest_accepted,
                             .ctx = s};
     for (int i = 0; i < PUPPETS; i++)
@@ -94,6 +95,11 @@ static stage *stage_new(void)
     opts.tls = s->b.server_tls;
     assert_ok(pmi_listen(s->b.loop, &opts, &s->b.listener));
     return s;
+}
+
+static stage *stage_new(void)
+{
+    return stage_with(bench_limits());
 }
 
 static void puppet_leave(stage *s, puppet *p)
@@ -123,6 +129,9 @@ static puppet *puppet_comes(stage *s, int i)
                                .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     addr.sin_port = htons(pmi_listener_port(s->b.listener));
     p->fd = socket(AF_INET, SOCK_STREAM, 0);
+    if (s->receive_buffer)
+        setsockopt(p->fd, SOL_SOCKET, SO_RCVBUF, &s->receive_buffer,
+                   sizeof s->receive_buffer);
     assert_int_equal(connect(p->fd, (struct sockaddr *)&addr, sizeof addr), 0);
     fcntl(p->fd, F_SETFL, O_NONBLOCK);
     p->tls = pmi_tls_new(s->b.client_tls, &s->pool, "127.0.0.1");
@@ -398,11 +407,63 @@ static void test_reset(void **state)
     }
 }
 
+/* Its traffic is in its subsystem's sum, and in no other one. */
+static void test_counted(void **state)
+{
+    pmi_conn_limits limits = bench_limits();
+    limits.tally = 3;
+    stage *s = stage_with(limits);
+    puppet *p = puppet_comes(s, 0);
+    const pmi_conn_totals *totals;
+    (void)state;
+    puppet_say(s, p, "hello");
+    STAGE_UNTIL(s, p, p->got == 5);
+    totals = pmi_conn_totals_of(s->b.loop);
+    assert_true(totals->bytes_in > 5 && totals->bytes_out > 5);
+    assert_int_equal(totals->by[3].in, totals->bytes_in);
+    assert_int_equal(totals->by[3].out, totals->bytes_out);
+    stage_free(s);
+}
+
+/* Who reads less at a time than a record has does read: whenever something has
+ * left the connection says so. */
+static void test_slow_reader(void **state)
+{
+    enum { LARGE = 512 * 1024, BITES = 200 };
+    static uint8_t large[LARGE], bite[1024];
+    pmi_conn_limits limits = bench_limits();
+    pm_slice all = {large, LARGE};
+    const pmi_conn_totals *totals;
+    int moves = 0;
+    limits.send_buffer = 4096;
+    stage *s = stage_with(limits);
+    s->receive_buffer = 4096;
+    puppet *p = puppet_comes(s, 0);
+    (void)state;
+    puppet_say(s, p, "hello");
+    STAGE_UNTIL(s, p, p->got == 5);
+    assert_ok(pmi_conn_send(s->guests[0].conn, &all, 1, 0));
+    bench_turns(&s->b, 20);
+    totals = pmi_conn_totals_of(s->b.loop);
+    pmi_conn_moved(s->guests[0].conn);
+    for (int i = 0; i < BITES; i++) {
+        uint64_t before = totals->bytes_out;
+        assert_true(recv(p->fd, bite, sizeof bite, 0) > 0 || errno == EAGAIN);
+        bench_turns(&s->b, 5);
+        assert_int_equal(pmi_conn_moved(s->guests[0].conn),
+                         totals->bytes_out > before);
+        moves += totals->bytes_out > before;
+    }
+    assert_in_range(moves, 10, BITES);
+    stage_free(s);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_byte_by_byte), cmocka_unit_test(test_slowly),
     cmocka_unit_test(test_silent),       cmocka_unit_test(test_crowd),
     cmocka_unit_test(test_too_many),     cmocka_unit_test(test_goodbye),
     cmocka_unit_test(test_our_goodbye),  cmocka_unit_test(test_garbage_later),
-    cmocka_unit_test(test_reset),
+    cmocka_unit_test(test_reset),        cmocka_unit_test(test_counted),
+    cmocka_unit_test(test_slow_reader),
 };
 TEST_MAIN(tests)
