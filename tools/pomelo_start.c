@@ -5,12 +5,14 @@
  *   BINARY --env E --id MASTER               the master; it starts the others
  *   BINARY [args] --env E --id SERVER        one server, without the master
  *
- * In the foreground the master takes this process's place. In the background
- * it gets a session of its own, and we wait no longer than it takes to see
- * whether it listens. */
+ * In the foreground the master takes this process's place; servers get process
+ * groups of their own, and each signal that reaches us reaches them once. In
+ * the background they get a session of their own, and we wait no longer than it
+ * takes to see whether the master listens. */
 #include "pomelo_cli.h"
 
 #include <cjson/cJSON.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -24,6 +26,7 @@
 #define LOG_FILE "logs/pomelo.log"
 #define WAIT_STEPS 35 /* of WAIT_MS: all together under a second */
 #define WAIT_MS 20
+#define END_STEPS 250 /* of WAIT_MS: servers drain */
 #define PIDS_MAX 1000
 
 extern char **environ;
@@ -32,7 +35,7 @@ typedef struct start {
     cli *of;
     char binary[CLI_PATH];
     const char *env, *master_id;
-    pid_t pids[PIDS_MAX];
+    pid_t pids[PIDS_MAX]; /* 0: it has ended */
     int count;
     long log_from; /* where the log ended before */
 } start;
@@ -133,10 +136,35 @@ static void show_log(long from)
 static void open_logs(posix_spawn_file_actions_t *actions)
 {
     mkdir("logs", 0777);
-    posix_spawn_file_actions_addopen(actions, 0, "/dev/null", O_RDONLY, 0);
     posix_spawn_file_actions_addopen(actions, 1, LOG_FILE,
                                      O_WRONLY | O_CREAT | O_APPEND, 0666);
     posix_spawn_file_actions_adddup2(actions, 1, 2);
+}
+
+/* Who waits for the end of a pipe does not wait for a daemon that has it. */
+static void close_the_rest(void)
+{
+    DIR *folder = opendir("/dev/fd");
+    const struct dirent *one;
+    while (folder && (one = readdir(folder)) != NULL) {
+        long fd = strtol(one->d_name, NULL, 10);
+        if (fd > STDERR_FILENO)
+            fcntl((int)fd, F_SETFD, FD_CLOEXEC);
+    }
+    if (folder)
+        closedir(folder);
+}
+
+static void set_attributes(const start *self, posix_spawnattr_t *attr)
+{
+    sigset_t none;
+    sigemptyset(&none);
+    posix_spawnattr_setsigmask(attr, &none);
+    posix_spawnattr_setpgroup(attr, 0);
+    posix_spawnattr_setflags(
+        attr, (short)(POSIX_SPAWN_SETSIGMASK |
+                      (self->of->daemon ? POSIX_SPAWN_SETSID
+                                        : POSIX_SPAWN_SETPGROUP)));
 }
 
 static bool launch(start *self, char **argv)
@@ -144,14 +172,18 @@ static bool launch(start *self, char **argv)
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attr;
     int error;
-    if (self->count == PIDS_MAX)
+    if (self->count == PIDS_MAX) {
+        cli_fail(0, "more than %d servers are not started at a time", PIDS_MAX);
         return false;
+    }
     posix_spawn_file_actions_init(&actions);
     posix_spawnattr_init(&attr);
+    set_attributes(self, &attr);
+    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
     if (self->of->daemon) {
         self->log_from = self->count ? self->log_from : log_size();
         open_logs(&actions);
-        posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSID);
+        close_the_rest();
     }
     error = posix_spawn(&self->pids[self->count], argv[0], &actions, &attr,
                         argv, environ);
@@ -167,29 +199,61 @@ static bool launch(start *self, char **argv)
 
 /* ---- Waiting ----------------------------------------------------------- */
 
-/* A process that ends at once has something to say in the log. */
-static bool has_ended(const start *self)
+/* Returns how many live yet. *worst: CLI_FAILED when one has not ended well. */
+static int reap(start *self, int *worst)
 {
-    for (int i = 0; i < self->count; i++)
-        if (waitpid(self->pids[i], NULL, WNOHANG) == self->pids[i])
-            return true;
-    return false;
+    int living = 0;
+    for (int i = 0; i < self->count; i++) {
+        int status = 0;
+        pid_t got =
+            self->pids[i] ? waitpid(self->pids[i], &status, WNOHANG) : 0;
+        if (got) {
+            self->pids[i] = 0;
+            if (!WIFEXITED(status) || WEXITSTATUS(status))
+                *worst = CLI_FAILED;
+        }
+        living += self->pids[i] != 0;
+    }
+    return living;
 }
 
-static int wait_daemon(const start *self, bool master)
+static void tell_all(const start *self)
 {
+    for (int i = 0; i < self->count; i++)
+        if (self->pids[i])
+            kill(self->pids[i], SIGTERM);
+}
+
+/* What could not be started as a whole is not left in parts. */
+static int give_up(start *self)
+{
+    int worst;
+    tell_all(self);
+    for (int i = 0; i < END_STEPS && reap(self, &worst) > 0; i++)
+        cli_sleep_ms(WAIT_MS);
+    return CLI_FAILED;
+}
+
+/* A process that ends at once has something to say in the log. */
+static int wait_daemon(start *self, bool master)
+{
+    long pid = (long)self->pids[0];
+    int worst;
     bool up = false;
     for (int i = 0; i < WAIT_STEPS && !up; i++) {
-        if (has_ended(self)) {
+        if (reap(self, &worst) < self->count) {
+            give_up(self);
             show_log(self->log_from);
-            return cli_fail(CLI_FAILED,
-                            "it ended at once; what else it said is in logs/");
+            return cli_fail(
+                CLI_FAILED, "%s ended at once%s; what else it said is in logs/",
+                self->count > 1 ? "one of them" : "it",
+                self->count > 1 ? ", the others were told to stop" : "");
         }
         cli_sleep_ms(WAIT_MS);
         up = master && cli_port_answers(cli_host(self->of), cli_port(self->of));
     }
     if (self->of->json)
-        printf("{\"ok\":true,\"pid\":%ld}\n", (long)self->pids[0]);
+        printf("{\"ok\":true,\"pid\":%ld}\n", pid);
     else
         puts("The application is running in the background now.");
     return CLI_OK;
@@ -200,21 +264,30 @@ static void on_signal(int number)
     (void)number;
 }
 
-/* In the foreground: our servers share our terminal, so Ctrl-C reaches them
- * too; a signal to us alone is handed on. */
-static int wait_all(const start *self)
+/* Before the first server: from then on nothing ends us without them. */
+static void watch_signals(sigset_t *set)
 {
-    struct sigaction action = {.sa_handler = on_signal};
-    int worst = CLI_OK, status = 0;
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-    for (int i = 0; i < self->count; i++) {
-        while (waitpid(self->pids[i], &status, 0) < 0 && errno == EINTR)
-            for (int k = i; k < self->count; k++)
-                kill(self->pids[k], SIGTERM);
-        if (!WIFEXITED(status) || WEXITSTATUS(status))
-            worst = CLI_FAILED;
+    static const int numbers[] = {SIGINT, SIGTERM, SIGQUIT, SIGCHLD, SIGHUP};
+    struct sigaction action = {.sa_handler = on_signal}, old;
+    sigemptyset(set);
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        if (numbers[i] == SIGHUP && !sigaction(SIGHUP, NULL, &old) &&
+            old.sa_handler == SIG_IGN)
+            continue; /* nohup */
+        sigaction(numbers[i], &action, NULL);
+        sigaddset(set, numbers[i]);
     }
+    sigprocmask(SIG_BLOCK, set, NULL);
+}
+
+/* In the foreground. Servers drain at the first signal and end at a second one:
+ * each of ours is one to them. */
+static int wait_all(start *self, const sigset_t *set)
+{
+    int worst = CLI_OK, number;
+    while (reap(self, &worst) > 0)
+        if (sigwait(set, &number) == 0 && number != SIGCHLD)
+            tell_all(self);
     return worst;
 }
 
@@ -262,16 +335,19 @@ static int start_servers(start *self)
     const cli *of = self->of;
     size_t count;
     const pm_server *servers = pm_config_servers(of->config, &count);
+    sigset_t set;
+    if (!of->daemon)
+        watch_signals(&set);
     for (size_t i = 0; i < count; i++) {
         if ((of->id && strcmp(of->id, servers[i].id) != 0) ||
             (of->type && strcmp(of->type, servers[i].type) != 0))
             continue;
         if (!start_server(self, &servers[i]))
-            return CLI_FAILED;
+            return give_up(self);
     }
     if (self->count == 0)
         return cli_fail(CLI_FAILED, "config/servers.json knows no such server");
-    return of->daemon ? wait_daemon(self, false) : wait_all(self);
+    return of->daemon ? wait_daemon(self, false) : wait_all(self, &set);
 }
 
 static bool wants_master(const start *self)
