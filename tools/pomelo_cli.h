@@ -79,6 +79,18 @@ int cli_ask(cli_link *link, const char *module, struct cJSON *body,
 
 /* ---- pomelo_table.c ---- */
 bool cli_colour(FILE *to);
+typedef struct cli_column {
+    const char *key; /* of a row's object */
+    const char *title;
+    const char *colour; /* of the title, where there are colours */
+    bool right;         /* aligned so */
+} cli_column;
+#define CLI_COLUMNS_MAX 6
+/* Compares two `const cJSON *`, as qsort has it. */
+typedef int (*cli_order)(const void *a, const void *b);
+/* An array of objects; order NULL: as they come. */
+void cli_rows(const cli_column *columns, size_t columns_count,
+              const struct cJSON *rows, cli_order order, FILE *to);
 /* The servers of a `list` answer, by type and id. */
 void cli_table(const struct cJSON *servers, FILE *to);
 /* The same as JSON text, {"servers":[...]}. */

@@ -277,40 +277,57 @@ int cli_remove_cron(cli *self)
     return tell_cron(self, "Removed.");
 }
 
-/* In the zone of who looks, which is most often the servers'. */
-static void print_cron(const char *server, const cJSON *cron)
+/* A cron as a row of the table. Its time is in the zone of who looks, which is
+ * most often the servers'. */
+static cJSON *cron_row(const char *server, const cJSON *cron)
 {
+    static const char *const keys[] = {"id", "action", "time"};
     const cJSON *next = cJSON_GetObjectItemCaseSensitive(cron, "next");
+    cJSON *row = cJSON_CreateObject();
     char when[32] = "never";
     time_t at = cJSON_IsNumber(next) ? (time_t)(next->valuedouble / 1000) : 0;
     struct tm local;
     if (at && localtime_r(&at, &local))
         strftime(when, sizeof when, "%Y-%m-%d %H:%M:%S", &local);
-    printf(
-        "%-22s %-10s %-20s %-24s %s\n", server,
-        cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(cron, "id")),
-        when,
-        cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(cron, "action")),
-        cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(cron, "time")));
+    cJSON_AddStringToObject(row, "serverId", server);
+    cJSON_AddStringToObject(row, "next", when);
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        cJSON_AddItemToObject(
+            row, keys[i],
+            cJSON_Duplicate(cJSON_GetObjectItemCaseSensitive(cron, keys[i]),
+                            1));
+    return row;
+}
+
+static void print_crons(const cJSON *servers)
+{
+    static const cli_column columns[] = {
+        {"serverId", "serverId", "31", false},
+        {"id", "id", "34", false},
+        {"next", "next", "32", false},
+        {"action", "action", "36", false},
+        {"time", "time", "35", false},
+    };
+    cJSON *rows = cJSON_CreateArray();
+    const cJSON *server, *cron;
+    cJSON_ArrayForEach(server, servers) cJSON_ArrayForEach(
+        cron, cJSON_GetObjectItemCaseSensitive(server, "crons"))
+        cJSON_AddItemToArray(rows, cron_row(server->string, cron));
+    cli_rows(columns, sizeof columns / sizeof *columns, rows, NULL, stdout);
+    cJSON_Delete(rows);
 }
 
 int cli_crons(cli *self)
 {
     cJSON *body = cJSON_CreateObject(), *answer;
-    const cJSON *server, *cron;
     int status;
     cJSON_AddStringToObject(body, "comd", "crons");
     cJSON_AddStringToObject(body, "context", "all");
     status = ask_once(self, "watchServer", body, &answer);
-    if (status == CLI_OK && self->json) {
+    if (status == CLI_OK && self->json)
         cli_print_json(cJSON_Duplicate(answer, 1));
-    } else if (status == CLI_OK) {
-        printf("%-22s %-10s %-20s %-24s %s\n", "serverId", "id", "next",
-               "action", "time");
-        cJSON_ArrayForEach(server, servers_of(answer)) cJSON_ArrayForEach(
-            cron, cJSON_GetObjectItemCaseSensitive(server, "crons"))
-            print_cron(server->string, cron);
-    }
+    else if (status == CLI_OK)
+        print_crons(servers_of(answer));
     cJSON_Delete(answer);
     return status;
 }

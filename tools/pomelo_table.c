@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define CELL 64
+#define CELL 256
 
 bool cli_colour(FILE *to)
 {
@@ -17,26 +17,20 @@ bool cli_colour(FILE *to)
            (!term || strcmp(term, "dumb") != 0);
 }
 
-static const struct column {
-    const char *key; /* of the server's object */
-    const char *title;
-    bool right;
-} columns[] = {
-    {"serverId", "id", false},  {"serverType", "type", false},
-    {"pid", "pid", true},       {"rss", "memory MiB", true},
-    {"uptime", "up min", true}, {"connections", "connections", true},
+static const cli_column server_columns[] = {
+    {"serverId", "id", "31", false},
+    {"serverType", "type", "34", false},
+    {"pid", "pid", "32", true},
+    {"rss", "memory MiB", "36", true},
+    {"uptime", "up min", "35", true},
+    {"connections", "connections", "33", true},
 };
-#define COLUMNS (sizeof columns / sizeof *columns)
-
-/* The colour of a column's head, as in Pomelo's own table. */
-static const char *const colours[COLUMNS] = {"31", "34", "32",
-                                             "36", "35", "33"};
 
 /* A member as text; what a server does not know is a dash. Strangers' texts
  * reach a terminal here: only what can be printed. */
-static void cell(const cJSON *server, const char *key, char out[CELL])
+static void cell(const cJSON *row, const char *key, char out[CELL])
 {
-    const cJSON *node = cJSON_GetObjectItemCaseSensitive(server, key);
+    const cJSON *node = cJSON_GetObjectItemCaseSensitive(row, key);
     if (cJSON_IsString(node))
         snprintf(out, CELL, "%s", node->valuestring);
     else if (cJSON_IsNumber(node))
@@ -54,8 +48,8 @@ static int by_type_and_id(const void *a, const void *b)
     char one[CELL], two[CELL];
     for (int i = 1; i >= 0; i--) {
         int order;
-        cell(*left, columns[i].key, one);
-        cell(*right, columns[i].key, two);
+        cell(*left, server_columns[i].key, one);
+        cell(*right, server_columns[i].key, two);
         order = strcmp(one, two);
         if (order)
             return order;
@@ -63,69 +57,76 @@ static int by_type_and_id(const void *a, const void *b)
     return 0;
 }
 
-/* The servers of an answer, sorted; free the list. */
-static const cJSON **sorted(const cJSON *servers, size_t *count)
+/* The objects of an array, by `order` if there is one; free the list. */
+static const cJSON **list_of(const cJSON *rows, cli_order order, size_t *count)
 {
-    size_t n = servers ? (size_t)cJSON_GetArraySize(servers) : 0;
+    size_t n = rows ? (size_t)cJSON_GetArraySize(rows) : 0;
     const cJSON **list = calloc(n + 1, sizeof *list), *node;
     *count = 0;
     if (!list)
         return NULL;
-    cJSON_ArrayForEach(node, servers)
+    cJSON_ArrayForEach(node, rows)
     {
         if (*count < n && cJSON_IsObject(node))
             list[(*count)++] = node;
     }
-    qsort(list, *count, sizeof *list, by_type_and_id);
+    if (order)
+        qsort(list, *count, sizeof *list, order);
     return list;
 }
 
-static void measure(const cJSON **list, size_t count, int widths[COLUMNS])
+/* As wide as the widest cell. */
+static int width_of(const cli_column *column, const cJSON *const *list,
+                    size_t count)
 {
+    size_t width = strlen(column->title);
     char text[CELL];
-    for (size_t c = 0; c < COLUMNS; c++) {
-        widths[c] = (int)strlen(columns[c].title);
-        for (size_t i = 0; i < count; i++) {
-            cell(list[i], columns[c].key, text);
-            if ((int)strlen(text) > widths[c])
-                widths[c] = (int)strlen(text);
-        }
+    for (size_t i = 0; i < count; i++) {
+        cell(list[i], column->key, text);
+        if (strlen(text) > width)
+            width = strlen(text);
     }
+    return (int)width;
 }
 
-static void print_cell(FILE *to, size_t c, int width, const char *text)
+static void print_cell(FILE *to, const cli_column *column, int width, bool last,
+                       const char *text)
 {
-    bool last = c + 1 == COLUMNS;
-    if (columns[c].right)
+    if (column->right)
         fprintf(to, "%*s", width, text);
     else
-        fprintf(to, "%-*s", width, text);
+        fprintf(to, "%-*s", last ? 0 : width, text);
     fputs(last ? "\n" : "  ", to);
 }
 
-void cli_table(const cJSON *servers, FILE *to)
+void cli_rows(const cli_column *columns, size_t columns_count,
+              const cJSON *rows, cli_order order, FILE *to)
 {
     bool colour = cli_colour(to);
-    int widths[COLUMNS];
-    size_t count;
-    const cJSON **list = sorted(servers, &count);
+    int widths[CLI_COLUMNS_MAX];
+    size_t count, last = columns_count - 1;
+    const cJSON **list = list_of(rows, order, &count);
     char text[CELL];
-    if (!list)
-        return;
-    measure(list, count, widths);
-    for (size_t c = 0; c < COLUMNS; c++) {
+    for (size_t c = 0; list && c <= last; c++) {
+        widths[c] = width_of(&columns[c], list, count);
         if (colour)
-            fprintf(to, "\033[%sm", colours[c]);
-        print_cell(to, c, widths[c], columns[c].title);
+            fprintf(to, "\033[%sm", columns[c].colour);
+        print_cell(to, &columns[c], widths[c], c == last, columns[c].title);
     }
     if (colour)
         fputs("\033[0m", to);
     for (size_t i = 0; i < count; i++)
-        for (size_t c = 0; c < COLUMNS; c++) {
+        for (size_t c = 0; c <= last; c++) {
             cell(list[i], columns[c].key, text);
-            print_cell(to, c, widths[c], text);
+            print_cell(to, &columns[c], widths[c], c == last, text);
         }
     free(list);
+}
+
+void cli_table(const cJSON *servers, FILE *to)
+{
+    cli_rows(server_columns, sizeof server_columns / sizeof *server_columns,
+             servers, by_type_and_id, to);
 }
 
 int cli_print_json(cJSON *tree)
@@ -143,7 +144,7 @@ int cli_print_json(cJSON *tree)
 int cli_table_json(const cJSON *servers)
 {
     size_t count;
-    const cJSON **list = sorted(servers, &count);
+    const cJSON **list = list_of(servers, by_type_and_id, &count);
     cJSON *tree = cJSON_CreateObject();
     cJSON *array = cJSON_AddArrayToObject(tree, "servers");
     for (size_t i = 0; list && i < count; i++)

@@ -204,6 +204,14 @@ verdict '... a second time it is refused' "$(add_cron id=1 action=roomCron.repor
     head -n 1 | grep -v 'chat-server-1: expected an id that no other cron has')"
 verdict '... as is one without its job' "$(add_cron id=2 action=no.job 2>&1 |
     head -n 1 | grep -v 'chat-server-1: no job "chat.no.job" is registered')"
+id=$(printf 'a long name of a cron\033[1m')
+pomelo addCron serverType=chat "id=$id" action=roomCron.report 'time=0 0 4 * * *' >/dev/null
+pomelo crons >"$work/table"
+verdict '... their table is aligned, whatever they are called' "$(
+    LC_ALL=C grep -n "$(printf '\033')" "$work/table"
+    awk 'NR == 1 { at = index($0, "action") } NR > 1 && index($0, "roomCron") != at { print }' "$work/table"
+    [ "$(wc -l <"$work/table")" -eq 4 ] || cat "$work/table")"
+pomelo removeCron serverType=chat "id=$id" >/dev/null
 try '... and taken away' pomelo removeCron serverType=chat id=1
 try '... but not again' says 1 pomelo removeCron serverType=chat id=1
 monitor() { pomelo monitor --count 2 --interval 1 | grep -c chat-server-1 | grep -qx 2; }
@@ -404,9 +412,26 @@ verdict '... starts nobody else' "$(! listens $((base + 14)) || echo 'the gate r
 kill -TERM "$front"
 wait "$front"
 verdict '... and all stop with it' "$(no_port || echo 'one listens')"
-gate=$(pomelo start -d Hello -i gate-server-1 -D --json | sed -n 's/.*"pid":\([0-9]*\).*/\1/p')
+: >Hello/logs/connector-server-2.log
+setsid pomelo start -d Hello -i connector-server-2 >/dev/null 2>&1 &
+front=$!
+wait_for 5 listens $((base + 51))
+try 'start of a type in the background, where one can not start' says 1 \
+    pomelo start -d Hello -t connector -D
+verdict '... leaves none of them' "$(! listens $((base + 50)) || echo 'one runs')"
+kill -INT -- "-$front"
+wait "$front"
+status=$?
+verdict 'Ctrl-C on a server without a master: it drains' "$(
+    [ "$status" -eq 0 ] || echo "status $status"
+    grep -q 'connector-server-2 has stopped: success' Hello/logs/connector-server-2.log ||
+        tail -n 3 Hello/logs/connector-server-2.log)"
+gate=$(pomelo start -d Hello -i gate-server-1 -D --json 9<Hello/config/crons.json |
+    sed -n 's/.*"pid":\([0-9]*\).*/\1/p')
 PIDS="$PIDS $gate"
 try 'start --id --daemon tells the pid' kill -0 "${gate:-0}"
+verdict '... it has nothing open of who started it' \
+    "$(readlink "/proc/$gate"/fd/* | grep crons.json)"
 try '... and it listens' wait_for 5 listens $((base + 14))
 try 'start of nobody' says 1 pomelo start -d Hello -i nobody
 cp Hello/config/crons.json crons.json
