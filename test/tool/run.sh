@@ -146,6 +146,7 @@ cd "$project" || exit 1
 core=$(($(getconf _NPROCESSORS_ONLN) - 1))
 sed -i "s|\"id\": \"chat-server-1\",|& \"cpu\": $core, \"args\": [\"--env\", \"a b\", \"{\\\\\"x\\\\\":1}\", \"\"],|" \
     config/servers.json
+sed -i 's/"port": \([0-9]*\)/"port": "\1"/' config/master.json
 quiet_make() { out=$("$MAKE" -s CC="$CC" CFLAGS='-O2 -Werror' 2>&1) && [ -z "$out" ]; }
 try 'make, without a warning' quiet_make
 try 'make test' "$MAKE" -s CC="$CC" test
@@ -434,12 +435,21 @@ verdict '... it has nothing open of who started it' \
     "$(readlink "/proc/$gate"/fd/* | grep crons.json)"
 try '... and it listens' wait_for 5 listens $((base + 14))
 try 'start of nobody' says 1 pomelo start -d Hello -i nobody
-cp Hello/config/crons.json crons.json
-sed -i 's/"0 0 /"0 60 /' Hello/config/crons.json
+wrong() { # FILE SED SENTENCE COMMAND...
+    local out
+    cp "Hello/config/$1" right.json
+    sed -i "$2" "Hello/config/$1"
+    out=$(pomelo "${@:4}" -d Hello 2>&1)
+    cp right.json "Hello/config/$1"
+    case $out in *"$1: $3: expected "*) ;; *) echo "$out" ;; esac
+}
 verdict 'start, with a wrong cron, tells file, key and what was expected' "$(
-    pomelo start -d Hello -D 2>&1 | grep -q 'crons.json: chat\[0\].time: minute: expected' ||
-        pomelo start -d Hello -D 2>&1)"
-cp crons.json Hello/config/crons.json
+    wrong crons.json 's/"0 0 /"0 60 /' 'chat[0].time: minute' start -D)"
+verdict '... with a wrong schema, too' "$(
+    wrong serverProtos.json 's/required string msg/requird string msg/' \
+        'onChat.requird string msg' start -D)"
+verdict '... and list, with a wrong port' "$(
+    wrong master.json 's/"port": "/&x/' port list)"
 try 'start, where no project is' says 1 pomelo start -d "$prefix"
 [ -z "$gate" ] || kill -TERM "$gate"
 try '... and it stops' wait_for 5 all_gone
