@@ -126,44 +126,52 @@ static bool words_port_taken(const pmi_master *master, const pm_server *entry)
     return false;
 }
 
-static bool words_add_one(pmi_master *master, const pm_server *entry)
+static pm_err words_add_one(pmi_master *master, const pm_server *entry)
 {
     pmi_master_server *server;
-    if (pm_server_add(master->app, entry))
-        return false;
+    pm_err err = pm_server_add(master->app, entry);
+    if (err)
+        return err;
     server = pmi_master_know(master, entry);
     if (!server) {
         pm_server_remove(master->app, entry->id);
-        return false;
+        return PM_ENOMEM;
     }
     server->added = true;
-    if (pmi_master_spawn(server) == PM_OK)
-        return true;
-    pmi_master_forget(server); /* its id and ports are free */
-    return false;
+    err = pmi_master_spawn(server);
+    if (err)
+        pmi_master_forget(server); /* its id and ports are free */
+    return err;
 }
 
 static void words_add_all(pmi_master *master, pm_admin_call *call,
                           const pm_server *entries, size_t count)
 {
-    pmi_buf failed;
+    pmi_buf failed, word;
+    pm_err why = PM_OK; /* of the last one */
     size_t bad = 0;
     pmi_buf_init(&failed, master->env, SIZE_MAX);
     pmi_buf_add_byte(&failed, '[');
     for (size_t i = 0; i < count; i++) {
-        if (words_add_one(master, &entries[i]))
+        pm_err err = words_add_one(master, &entries[i]);
+        if (!err)
             continue;
+        why = err;
         if (bad++)
             pmi_buf_add_byte(&failed, ',');
         pmi_json_add_string(&failed, pm_text(entries[i].id));
     }
     pmi_buf_add_byte(&failed, ']');
+    pmi_buf_init(&word, master->env, SIZE_MAX);
+    pmi_buf_add_format(&word, "\"servers could not be started: %s\"",
+                       pm_strerror(why));
     if (!bad)
         words_ok(call);
+    else if (failed.failed || word.failed)
+        pm_admin_fail(call, pm_strerror(PM_ENOMEM));
     else
-        pmi_admin_answer(call, pm_text("\"servers could not be started.\""),
-                         failed.failed ? words_nothing
-                                       : pmi_buf_slice(&failed));
+        pmi_admin_answer(call, pmi_buf_slice(&word), pmi_buf_slice(&failed));
+    pmi_buf_fini(&word);
     pmi_buf_fini(&failed);
 }
 

@@ -117,7 +117,7 @@ static void test_add_again(void **state)
     c = console(&t, NULL, NULL);
     t.spawn_answer = PM_ENOTFOUND;
     expect(&t, c, "__console__", add, PM_EREMOTE,
-           "servers could not be started.");
+           "servers could not be started: not found");
     assert_false(master_knows(&t, "chat-3"));
     t.spawn_answer = PM_OK;
     for (int i = 0; i < 2; i++) {
