@@ -108,7 +108,8 @@ void pmi_master_pin(pmi_master_server *server);
 bool pmi_master_terminate(pmi_master_server *server);
 /* It is told to stop, and is not started again by itself. One that is not here
  * to be told is terminated; unless its link has just broken: then it is told
- * when it is back. last: the master will not be there then. */
+ * when it is back. last: the master will not be there then. Without `last` it
+ * may be forgotten before this returns. */
 void pmi_master_stop_server(pmi_master_server *server, bool last);
 /* Those linked servers that this master starts (opts->start), whoever has
  * started them. */

@@ -71,6 +71,13 @@ bool pmi_master_terminate(pmi_master_server *server)
                                    master->opts->ctx) == PM_OK;
 }
 
+static void spawn_stop_unlinked(pmi_master_server *server, bool last)
+{
+    pmi_master_terminate(server);
+    if (!last && !server->starting)
+        pmi_master_gone(server); /* no process is left whose end would tell */
+}
+
 void pmi_master_stop_server(pmi_master_server *server, bool last)
 {
     server->stopped = true;
@@ -80,7 +87,7 @@ void pmi_master_stop_server(pmi_master_server *server, bool last)
         pmi_master_ask(server, "__console__", pm_text("{\"signal\":\"stop\"}"),
                        NULL, NULL);
     else if (last || !pmi_timer_is_set(&server->grace))
-        pmi_master_terminate(server);
+        spawn_stop_unlinked(server, last);
 }
 
 void pmi_master_pin(pmi_master_server *server)

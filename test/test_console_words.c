@@ -144,6 +144,9 @@ static void test_add_again(void **state)
     assert_ok(pm_master_exited(t.at[TOWN_MASTER].app, "chat-3"));
     assert_true(master_knows(&t, "chat-3"));
     expect(&t, c, "__console__", add, PM_EREMOTE, "Port occupied already");
+    expect(&t, c, "__console__", stop, PM_OK, "part");
+    assert_false(master_knows(&t, "chat-3"));
+    expect(&t, c, "__console__", add, PM_OK, "{\"status\":\"ok\"}");
     pm_console_free(c);
     town_end(&t);
 }
