@@ -32,6 +32,7 @@ static void cluster_free_record(const pmi_env *env, pmi_server *server)
     for (size_t i = 0; i < PMI_COUNT(texts); i++)
         pmi_free(env, (void *)(uintptr_t)texts[i]);
     pmi_list_remove(&server->in_table);
+    pmi_task_cancel(&server->grave);
     pmi_free(env, server);
 }
 
@@ -303,6 +304,12 @@ bool pm_server_is_up(const pm_app *app, const char *id)
     return server && server->up;
 }
 
+static void cluster_bury(pmi_task *grave)
+{
+    pmi_server *record = PMI_OUTER(grave, pmi_server, grave);
+    pmi_server_unref(record->cluster, record);
+}
+
 /* Out of the lists; who refers to it keeps it. */
 static void cluster_take_out(pmi_cluster *cluster, pmi_server *record)
 {
@@ -353,7 +360,8 @@ pm_err pm_server_remove(pm_app *app, const char *id)
     if (cluster->removed)
         cluster->removed(app, record);
     pmi_app_server_removed(app, record->pub.id);
-    pmi_server_unref(cluster, record);
+    record->cluster = cluster;
+    pmi_loop_bury(loop, &record->grave, cluster_bury);
     pmi_loop_leave(loop);
     return PM_OK;
 }

@@ -17,9 +17,11 @@ typedef struct pmi_server {
     uint32_t in_flight; /* calls without an answer, for the `la` router */
     bool up;            /* a proven link, or this app itself */
     bool removed;
-    bool gently; /* when it is removed, calls under way may go on */
-    void *peer;  /* pomelo_rpc's link; NULL: none yet */
-    void *back;  /* the proven link that it has dialled to us; or NULL */
+    bool gently;    /* when it is removed, calls under way may go on */
+    void *peer;     /* pomelo_rpc's link; NULL: none yet */
+    void *back;     /* the proven link that it has dialled to us; or NULL */
+    pmi_task grave; /* waits for those who were told of it, when removed */
+    struct pmi_cluster *cluster;
 } pmi_server;
 
 /* The servers of one type in table order. */

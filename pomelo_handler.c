@@ -38,7 +38,7 @@ pm_err pmi_handlers_new(pm_app *app, pmi_handlers **out)
     handlers->app = app;
     handlers->env = env;
     pmi_loop_map_init(pm_app_loop(app), &handlers->by_route);
-    pmi_buf_init(&handlers->session, env, 64 * 1024);
+    pmi_buf_init(&handlers->session, env, 1024 + PMI_SETTINGS_TEXT_MAX);
     pmi_requests_set_run(pmi_app_requests(app), handler_run);
     pmi_rpc_serve(pmi_app_rpc(app), PMI_OP_FORWARD, handler_serve_forward);
     *out = handlers;
@@ -496,11 +496,13 @@ static void handler_forwarded(const pmi_rpc_answer *answer, void *ctx)
 
 static void handler_forward(pmi_handlers *handlers, pm_request *req)
 {
-    pmi_buf *extra = &handlers->session;
+    pmi_buf lent = handlers->session, *extra = &lent;
     pmi_rpc_send_opts send = {.op = PMI_OP_FORWARD};
     size_t version_len =
         req->body.kind == PM_BODY_PROTO ? strlen(handlers->proto_version) : 0;
     pm_err err;
+    /* Taken meanwhile: a router may let another request go on. */
+    pmi_buf_init(&handlers->session, lent.env, lent.max);
     pmi_buf_reset(extra);
     pmi_buf_add_byte(extra, req->wire_id ? 0 : HANDLER_NOTIFY);
     pmi_buf_add_byte(extra, (uint8_t)version_len);
@@ -512,9 +514,12 @@ static void handler_forward(pmi_handlers *handlers, pm_request *req)
     send.extra = pmi_buf_slice(extra);
     send.body = req->body;
     send.deadline_ms = pmi_app_limits(handlers->app)->request_ms;
-    err = extra->failed ? PM_ENOMEM
-                        : pmi_rpc_send(pmi_app_rpc(handlers->app), &send,
-                                       handler_forwarded, req, &req->call_id);
+    err = extra->failed || !req->body_valid
+              ? PM_ENOMEM /* a filter held it, and its bytes were not kept */
+              : pmi_rpc_send(pmi_app_rpc(handlers->app), &send,
+                             handler_forwarded, req, &req->call_id);
+    pmi_buf_fini(&handlers->session);
+    handlers->session = lent;
     if (err)
         pmi_request_respond(req, err, NULL, pm_body_text("{\"code\":500}"));
 }

@@ -216,10 +216,12 @@ static void peer_free(pmi_peer *peer)
     pmi_loop_enter(loop);
     pmi_timer_clear(&peer->timer);
     pmi_list_remove(&peer->in_all);
-    if (peer->server)
+    if (peer->server) {
         peer->server->peer = NULL; /* it may be dialled anew at once */
-    else
+        peer->server->up = false;
+    } else {
         peer_forget_back(peer);
+    }
     pmi_conn_free(peer->conn);
     peer->conn = NULL;
     peer->state = PMI_PEER_CLOSED;

@@ -11,6 +11,7 @@
 #include "pomelo_call_internal.h"
 
 #define RPC_SPARE_MAX 2048
+#define RPC_GENERATION_FIRST (UINT32_MAX - 3) /* it wraps early, or untried */
 #define RPC_DETAIL_MAX 200
 #define RPC_TRACE_SHIFT 29 /* five bytes on the wire */
 
@@ -76,7 +77,7 @@ static bool rpc_grow_slots(pmi_rpc *rpc)
         return false;
     for (uint32_t i = count; i-- > rpc->slots_count;) {
         slots[i].call = NULL;
-        slots[i].generation = 0;
+        slots[i].generation = RPC_GENERATION_FIRST;
         slots[i].next_free = rpc->free_slot;
         rpc->free_slot = i + 1;
     }
@@ -109,7 +110,8 @@ static rpc_call *rpc_call_new(pmi_rpc *rpc)
     }
     slot = rpc->free_slot - 1;
     rpc->free_slot = rpc->slots[slot].next_free;
-    rpc->slots[slot].generation++;
+    if (++rpc->slots[slot].generation == 0)
+        rpc->slots[slot].generation = 1; /* no call has the number 0 */
     rpc->slots[slot].call = call;
     call->rpc = rpc;
     call->id = (uint64_t)rpc->slots[slot].generation << 32 | slot;
@@ -247,7 +249,7 @@ static pm_err rpc_transmit(pmi_rpc *rpc, const pmi_rpc_send_opts *opts,
 {
     pmi_peer *peer = rpc_link_for(server, opts->op);
     pmi_frame frame = {.kind = PMI_FRAME_CALL};
-    pmi_terms terms;
+    pmi_terms terms = {0};
     pm_err err;
     if (rpc_is_self(rpc, server))
         return pmi_asked_self(&rpc->asked, opts, call ? call->id : UINT64_MAX);

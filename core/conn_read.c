@@ -366,7 +366,7 @@ static void conn_secured(pmi_conn *c)
 static void conn_readable(pmi_conn *c)
 {
     size_t have = c->tail ? c->tail->len - c->tail_at : 0;
-    size_t cap = have + CONN_READ_MAX;
+    size_t cap = have + CONN_READ_MAX + (c->tls ? PMI_TLS_RECORD_MAX : 0);
     uint8_t *data = pmi_loop_read_buffer(pmi_conn_home(c));
     pm_close_reason reason;
     if (pmi_task_waits(&c->later))

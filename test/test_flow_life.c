@@ -485,6 +485,7 @@ static void test_stop_idle(void **state)
     flow_run(&l.f, 50);
     assert_int_equal(l.stopped, 1);
     assert_ok(l.stop_err);
+    assert_false(pm_server_is_up(l.f.front, "chat-1"));
     assert_int_equal(l.f.kicks, 1);
     assert_string_equal(l.f.kick, "server stop");
     assert_int_equal(l.f.disconnected, 1);

@@ -403,6 +403,31 @@ static void test_settings_are_bounded(void **state)
     lodge_end(&l);
 }
 
+/* The longest text that settings may have travels: each byte of these names
+ * takes six. */
+static void test_long_settings_travel(void **state)
+{
+    lodge l = {0};
+    pm_session *session;
+    char name[] = "\1\1\1\1\1\1\1";
+    int taken = 0;
+    (void)state;
+    lodge_start(&l);
+    lodge_ask(&l, "connector.h.keep", "{}");
+    session = l.kept[0];
+    while (pm_session_set_text(session, name, "v") == PM_OK) {
+        name[0] = (char)(1 + ++taken % 30);
+        name[1] = (char)(1 + taken / 30 % 30);
+        name[2] = (char)(1 + taken / 900);
+    }
+    assert_true(taken > 1500);
+    lodge_ask(&l, "chat.h.get", "{}");
+    assert_string_equal(l.f.answer,
+                        "{\"uid\":\"\",\"room\":\"\",\"own\":\"\"}");
+    pm_session_unref(session);
+    lodge_end(&l);
+}
+
 /* A value that is refused for want of memory leaves the old one. */
 static void test_settings_without_memory(void **state)
 {
@@ -555,6 +580,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_arguments),
     cmocka_unit_test(test_settings_travel),
     cmocka_unit_test(test_settings_are_bounded),
+    cmocka_unit_test(test_long_settings_travel),
     cmocka_unit_test(test_settings_without_memory),
     cmocka_unit_test(test_kick),
     cmocka_unit_test(test_kept_sessions),

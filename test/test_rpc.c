@@ -26,6 +26,26 @@ static void test_answer_now(void **state)
     calls_close(&c);
 }
 
+/* A call's number is never 0, which says that there is none, and never that of
+ * a call just before. */
+static void test_numbers(void **state)
+{
+    calls c = {0};
+    uint64_t last = 0, id = 0;
+    (void)state;
+    calls_open(&c);
+    for (int i = 0; i < 100; i++) {
+        const char *server = i % 2 ? "a-1" : "b-1";
+        const char *method = i % 2 ? "a.svc.now" : "b.svc.now";
+        assert_ok(calls_ask(&c, server, method, "[1]", &id));
+        calls_run(&c, 1);
+        assert_got(&c, PM_OK, "[1]");
+        assert_true(id != 0 && id != last);
+        last = id;
+    }
+    calls_close(&c);
+}
+
 static void test_answer_later(void **state)
 {
     calls c = {0};
@@ -789,6 +809,7 @@ static void test_session_as_parameter(void **state)
 
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_answer_now),
+    cmocka_unit_test(test_numbers),
     cmocka_unit_test(test_answer_later),
     cmocka_unit_test(test_kept_arguments_stay),
     cmocka_unit_test(test_kinds_and_sizes),
