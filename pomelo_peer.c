@@ -18,6 +18,7 @@
 
 #define PEER_PROOF_MS 5000
 #define PEER_UNPROVEN_MAX 64
+#define PEER_FRAMES_A_WRITE 256
 #define PEER_BACKOFF_MS 50
 #define PEER_UNKNOWN_MS 1000
 
@@ -576,6 +577,7 @@ static size_t peer_data(pmi_conn *conn, uint8_t *data, size_t len, void *ctx)
     pmi_peer *peer = ctx;
     pm_loop *loop = pmi_conn_loop(conn);
     size_t used = 0;
+    unsigned handled = 0;
     peer->heard_us = pmi_loop_now_us(loop);
     while (used < len) {
         pmi_frame frame;
@@ -591,6 +593,9 @@ static size_t peer_data(pmi_conn *conn, uint8_t *data, size_t len, void *ctx)
             why = peer_frame(peer, &frame);
         else if (!why)
             why = n == PM_ESIZE ? PM_CLOSE_PACKAGE_SIZE : PM_CLOSE_PACKAGE;
+        /* So that the other end works while the rest is worked off here. */
+        if (++handled % PEER_FRAMES_A_WRITE == 0 && !pmi_conn_is_closing(conn))
+            pmi_conn_flush(conn);
         if (pmi_conn_is_closing(conn))
             return len;
         if (why) {

@@ -1,18 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /* core/conn_read.c -- how bytes come in: sniffing, upgrade, stream, frames.
  *
- * One read of a bounded size a readiness into the loop's buffer, behind what
- * was left over; parsed there; the rest goes into a chunk of this connection
- * (`tail`). A tail that has grown large is read into directly, so that a large
- * message is not copied again and again. Work stops after a whole unit when the
- * turn's budget is spent, and goes on in the next turn by a task.
+ * One read a readiness into the loop's buffer, behind what was left over;
+ * parsed there; the rest goes into a chunk of this connection (`tail`). A tail
+ * that has grown large is read into directly, so that a large message is not
+ * copied again and again. Work stops after a whole unit when the turn's budget
+ * is spent, and goes on in the next turn by a task.
  * Start reading at pmi_conn_ready(). */
 #include "conn_read.h"
 
 enum {
     CONN_TAIL_DIRECT = 32 * 1024, /* a tail from here on is read into */
-    CONN_READ_MAX = 24 * 1024,    /* at once, so that an answer to the first
-                                     leaves while the rest is read */
     CONN_CONTROL_MAX = 125,       /* payload of a ping, pong or close */
     CONN_TLS_HELLO = 0x16
 };
@@ -366,7 +364,7 @@ static void conn_secured(pmi_conn *c)
 static void conn_readable(pmi_conn *c)
 {
     size_t have = c->tail ? c->tail->len - c->tail_at : 0;
-    size_t cap = have + CONN_READ_MAX + (c->tls ? PMI_TLS_RECORD_MAX : 0);
+    size_t cap = PMI_READ_BUFFER_BYTES;
     uint8_t *data = pmi_loop_read_buffer(pmi_conn_home(c));
     pm_close_reason reason;
     if (pmi_task_waits(&c->later))

@@ -4,6 +4,7 @@
  * links, memory that go) are in test_rpc_ends.c, strangers in test_rpc_proof.c.
  */
 #include "calls.h"
+#include "core/conn.h"
 
 /* ---- Answers ----------------------------------------------------------- */
 
@@ -43,6 +44,25 @@ static void test_numbers(void **state)
         assert_true(id != 0 && id != last);
         last = id;
     }
+    calls_close(&c);
+}
+
+/* The first answers to many calls leave while the others are worked off. */
+static void test_many_at_once(void **state)
+{
+    calls c = {0};
+    const pmi_conn_totals *totals;
+    uint64_t writes;
+    (void)state;
+    calls_open(&c);
+    totals = pmi_conn_totals_of(c.loop);
+    writes = totals->writes;
+    for (int i = 0; i < 600; i++)
+        assert_ok(calls_ask(&c, "b-1", "b.svc.now", "[1]", NULL));
+    calls_run(&c, 1);
+    assert_int_equal(c.got.times, 600);
+    /* The calls at once, their answers in three parts. */
+    assert_int_equal(totals->writes - writes, 4);
     calls_close(&c);
 }
 
@@ -810,6 +830,7 @@ static void test_session_as_parameter(void **state)
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_answer_now),
     cmocka_unit_test(test_numbers),
+    cmocka_unit_test(test_many_at_once),
     cmocka_unit_test(test_answer_later),
     cmocka_unit_test(test_kept_arguments_stay),
     cmocka_unit_test(test_kinds_and_sizes),
