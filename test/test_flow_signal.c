@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* test/test_flow_signal.c -- what signals do to pm_run: the first one lets what
- * is under way end, the second one does not. */
+ * is under way end, the second one does not. And what pm_run hands on. */
 #include "test.h"
 
 #include <signal.h>
@@ -97,6 +97,21 @@ static void test_two_signals(void **state)
     assert_true(now.sa_handler == SIG_DFL);
 }
 
-static const struct CMUnitTest tests[] = {cmocka_unit_test(test_one_signal),
-                                          cmocka_unit_test(test_two_signals)};
+/* Its loop is told, and refuses what it can not do. */
+static void test_spin_is_handed_on(void **state)
+{
+    static const pm_server table[] = {{.id = "chat-1", .type = "chat"}};
+    pm_run_opts opts = pm_run_opts_default();
+    night n = {0};
+    (void)state;
+    opts.servers = table;
+    opts.servers_count = 1;
+    opts.log = night_log;
+    opts.spin_us = 1000001;
+    assert_err(pm_run(&opts, night_configure, &n), PM_EINVAL);
+}
+
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(test_one_signal), cmocka_unit_test(test_two_signals),
+    cmocka_unit_test(test_spin_is_handed_on)};
 TEST_MAIN(tests)
