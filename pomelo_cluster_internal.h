@@ -21,7 +21,7 @@ typedef struct pmi_server {
     void *peer;     /* pomelo_rpc's link; NULL: none yet */
     void *back;     /* the proven link that it has dialled to us; or NULL */
     pmi_task grave; /* waits for those who were told of it, when removed */
-    struct pmi_cluster *cluster;
+    struct pmi_cluster *cluster; /* borrowed, for the grave */
 } pmi_server;
 
 /* The servers of one type in table order. */
