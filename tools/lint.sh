@@ -99,7 +99,7 @@ fi
 
 # ---- Objects --------------------------------------------------------------------
 
-if ! mk -k -j"${JOBS:-2}" all >"$dir/build" 2>&1; then
+if ! mk -k -j"${JOBS:-2}" all objects >"$dir/build" 2>&1; then
     fail 'the library builds' "$(grep -E 'error|\*\*\*|undefined' "$dir/build")"
 fi
 OBJS=
