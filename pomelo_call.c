@@ -29,7 +29,6 @@ struct pm_call {
     struct cJSON *tree;
     void (*gone)(pm_call *call, void *ctx);
     void *gone_ctx;
-    pm_call *next_spare;
     uint32_t op;
     bool notify, valid; /* valid: body may still be read */
     char caller[256], method[256];
@@ -39,32 +38,25 @@ void pmi_asked_init(pmi_asked *asked, pm_app *app)
 {
     asked->app = app;
     asked->env = pmi_app_env(app);
+    /* The names are written in any case. */
+    pmi_spares_init(&asked->spares, asked->env, sizeof(pm_call),
+                    offsetof(pm_call, caller), CALL_SPARE_MAX);
     pmi_list_init(&asked->own);
     pmi_list_init(&asked->lost);
 }
 
 void pmi_asked_fini(pmi_asked *asked)
 {
-    while (asked->spare) {
-        pm_call *call = asked->spare;
-        asked->spare = call->next_spare;
-        pmi_free(asked->env, call);
-    }
+    pmi_spares_fini(&asked->spares);
 }
 
 /* ---- Life -------------------------------------------------------------- */
 
 static pm_call *call_new(pmi_asked *asked)
 {
-    pm_call *call = asked->spare;
-    if (call) {
-        asked->spare = call->next_spare;
-        asked->spares--;
-    } else if (!(call = pmi_alloc(asked->env, sizeof *call))) {
+    pm_call *call = pmi_spares_get(&asked->spares);
+    if (!call)
         return NULL;
-    }
-    memset(call, 0,
-           offsetof(pm_call, caller)); /* the names are written below */
     call->app = asked->app;
     call->loop = pm_app_loop(asked->app);
     call->valid = true;
@@ -98,13 +90,7 @@ static void call_end(pm_call *call)
     asked->serving--;
     if (asked->now == call)
         asked->now = NULL;
-    if (asked->spares < CALL_SPARE_MAX) {
-        call->next_spare = asked->spare;
-        asked->spare = call;
-        asked->spares++;
-    } else {
-        pmi_free(env, call);
-    }
+    pmi_spares_put(&asked->spares, call);
     if (!asked->serving)
         pmi_app_check_drained(asked->app);
 }

@@ -15,8 +15,7 @@ typedef struct pmi_asked {
     pm_app *app;
     const pmi_env *env;
     uint32_t serving; /* asked and not ended */
-    uint32_t spares;
-    pm_call *spare;
+    pmi_spares spares;
     pmi_link own;  /* calls that this server makes to itself */
     pmi_link lost; /* calls whose link has gone, not ended yet */
     pm_call *now;  /* the one whose frame is being served just now */

@@ -166,20 +166,17 @@ static pm_err downlink_gather_bytes(pmi_downlink *down, const pm_slice *parts,
     return PM_ENOMEM;
 }
 
-pm_err pmi_downlink_data(pmi_downlink *down, pm_slice head, pm_slice body,
-                         const pmi_terms *terms)
+/* A data package in two parts. */
+static pm_err downlink_data(pmi_downlink *down, const pm_slice package[2],
+                            const pmi_terms *terms)
 {
     const pm_connector_opts *opts = pmi_app_connector_opts(down->app);
-    uint8_t package[PMI_PACKAGE_HEAD];
-    pm_slice parts[3] = {{package, sizeof package}, head, body};
-    if (head.len + body.len > pmi_app_limits(down->app)->package_out_bytes)
-        return PM_ESIZE;
     if (down->state == PMI_DOWNLINK_CLOSED)
         return PM_ECLOSED;
-    pmi_proto_package_head(package, PMI_PACKAGE_DATA, head.len + body.len);
     if (opts->scheduler == PM_SCHEDULER_BUFFER)
-        return downlink_gather_bytes(down, parts, 3, terms);
-    return downlink_refused(down, pmi_conn_offer(down->conn, parts, 3, terms));
+        return downlink_gather_bytes(down, package, 2, terms);
+    return downlink_refused(down,
+                            pmi_conn_offer(down->conn, package, 2, terms));
 }
 
 /* ---- Sessions that can be resumed --------------------------------------- */
@@ -214,27 +211,20 @@ static bool downlink_works(const pmi_downlink *down)
     return down && down->state == PMI_DOWNLINK_WORKING;
 }
 
-static pm_err downlink_keep(pmi_resume *resume, pm_slice head, pm_slice body,
+static pm_err downlink_keep(pmi_resume *resume, const pm_slice package[2],
                             const pmi_terms *terms)
 {
-    uint8_t package[PMI_PACKAGE_HEAD];
-    pm_slice parts[3] = {{package, sizeof package}, head, body};
     pmi_terms mine;
-    pm_app *app;
     pm_err err;
     if (!resume)
         return PM_ECLOSED;
-    app = resume->resumes->app;
-    if (head.len + body.len > pmi_app_limits(app)->package_out_bytes)
-        return PM_ESIZE;
-    pmi_proto_package_head(package, PMI_PACKAGE_DATA, head.len + body.len);
-    err = pmi_resume_keep(resume, parts, 3, terms);
+    err = pmi_resume_keep(resume, package, 2, terms);
     if (err || !downlink_works(resume->down))
         return err;
     if (terms)
         mine = downlink_terms(resume, terms);
-    return downlink_sent(resume, pmi_downlink_data(resume->down, head, body,
-                                                   terms ? &mine : NULL));
+    return downlink_sent(
+        resume, downlink_data(resume->down, package, terms ? &mine : NULL));
 }
 
 /* ---- Messages ---------------------------------------------------------- */
@@ -266,21 +256,23 @@ pm_err pmi_downlink_message(pm_session *session, uint8_t type, uint32_t id,
                             pm_slice route, pm_body body,
                             const pmi_terms *terms)
 {
-    uint8_t head[PMI_MESSAGE_HEAD_MAX];
-    size_t head_len = pmi_proto_message_head(
-        head, type, id, route, downlink_code(session->app, type, route));
+    uint8_t head[PMI_PACKAGE_HEAD + PMI_MESSAGE_HEAD_MAX];
+    size_t len =
+        pmi_proto_message_head(head + PMI_PACKAGE_HEAD, type, id, route,
+                               downlink_code(session->app, type, route));
+    pm_slice package[2] = {{head, PMI_PACKAGE_HEAD + len}};
     pmi_buf store;
-    pm_slice bytes;
     pm_err err;
-    if (!head_len)
+    if (!len)
         return PM_EINVAL;
-    err = downlink_encode(session->app, route, body, &store, &bytes);
-    if (err == PM_OK && session->resumes)
-        err = downlink_keep(session->conn, pm_bytes(head, head_len), bytes,
-                            terms);
-    else if (err == PM_OK)
-        err = pmi_downlink_data(session->conn, pm_bytes(head, head_len), bytes,
-                                terms);
+    err = downlink_encode(session->app, route, body, &store, &package[1]);
+    len += package[1].len;
+    pmi_proto_package_head(head, PMI_PACKAGE_DATA, len);
+    if (err == PM_OK && len > pmi_app_limits(session->app)->package_out_bytes)
+        err = PM_ESIZE;
+    if (err == PM_OK)
+        err = session->resumes ? downlink_keep(session->conn, package, terms)
+                               : downlink_data(session->conn, package, terms);
     pmi_buf_fini(&store);
     return err;
 }
@@ -294,7 +286,8 @@ pm_err pmi_downlink_answer(pm_request *req, const pm_response *response)
     if (!session->conn)
         return PM_ECLOSED;
     err = pmi_downlink_message(session, PMI_MESSAGE_RESPONSE, req->wire_id,
-                               pm_text(req->route), response->body, NULL);
+                               pm_bytes(req->route, req->route_len),
+                               response->body, NULL);
     if (err == PM_OK || err == PM_ECLOSED || err == PM_ELIMIT)
         return err;
     pmi_downlink_message(session, PMI_MESSAGE_RESPONSE, req->wire_id,

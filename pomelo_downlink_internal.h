@@ -63,17 +63,15 @@ void pmi_gatherer_fini(pmi_gatherer *gatherer);
 pm_err pmi_downlink_package(pmi_downlink *down, uint8_t type,
                             const pm_slice *parts, size_t count,
                             unsigned flags);
-/* The same for a DATA package, by the scheduler and on these terms (NULL:
- * kept). PM_EDROPPED: by its terms. */
-pm_err pmi_downlink_data(pmi_downlink *down, pm_slice head, pm_slice body,
-                         const pmi_terms *terms);
 /* Where the session is connected; NULL: nowhere now. */
 static inline pmi_downlink *pmi_downlink_of(const pm_session *session)
 {
     pmi_resume *resume = session->conn;
     return session->resumes && resume ? resume->down : session->conn;
 }
-/* A message: encoded by its route's schema, its route numbered. */
+/* A message: encoded by its route's schema, its route numbered, sent by the
+ * scheduler and on these terms (NULL: kept). The errors of a package; PM_EINVAL
+ * (no such message); PM_EDROPPED: by its terms. */
 pm_err pmi_downlink_message(pm_session *session, uint8_t type, uint32_t id,
                             pm_slice route, pm_body body,
                             const pmi_terms *terms);

@@ -508,7 +508,7 @@ static void handler_forward(pmi_handlers *handlers, pm_request *req)
     pmi_buf_add_byte(extra, (uint8_t)version_len);
     pmi_buf_add(extra, handlers->proto_version, version_len);
     pmi_session_export(req->session, extra);
-    send.method = pm_text(req->route);
+    send.method = pm_bytes(req->route, req->route_len);
     send.type = pm_bytes(req->route, req->type_len);
     send.param = pm_param_session(req->session);
     send.extra = pmi_buf_slice(extra);
@@ -625,44 +625,48 @@ static void handler_call(pm_request *req)
     entry->cb(req, entry->ctx);
 }
 
-static void handler_dispatch(pm_request *req)
-{
-    const char *own = pm_app_server(req->app)->type;
-    bool local = req->entry ? req->entry->local
-                            : strlen(own) == req->type_len &&
-                                  !memcmp(own, req->route, req->type_len);
-    if (local) {
-        req->stage = PMI_STAGE_BEFORE;
-        req->at = 0;
-        return;
-    }
-    req->held = true;
-    req->stage = PMI_STAGE_FORWARD;
-    handler_forward(pmi_app_handlers(req->app), req);
-}
-
 static void handler_next(pm_request *req, pmi_stage stage)
 {
     req->stage = stage;
     req->at = 0;
 }
 
+/* True: it stays here. */
+static bool handler_dispatch(pm_request *req)
+{
+    const char *own = pm_app_server(req->app)->type;
+    bool local = req->entry ? req->entry->local
+                            : strlen(own) == req->type_len &&
+                                  !memcmp(own, req->route, req->type_len);
+    if (local) {
+        handler_next(req, PMI_STAGE_BEFORE);
+        return true;
+    }
+    req->held = true;
+    req->stage = PMI_STAGE_FORWARD;
+    handler_forward(pmi_app_handlers(req->app), req);
+    return false;
+}
+
 /* One step. Each stage either holds the request (somebody of the application
- * has it now) or moves it on. */
+ * has it now) or moves it on; without filters one step leads to the handler. */
 static void handler_step(pm_request *req)
 {
     switch (req->stage) {
     case PMI_STAGE_GLOBAL_BEFORE:
-        if (!req->global || !pmi_filter_before(req, true))
-            handler_next(req, PMI_STAGE_DISPATCH);
-        break;
+        if (req->global && pmi_filter_before(req, true))
+            break;
+        handler_next(req, PMI_STAGE_DISPATCH);
+        /* fall through */
     case PMI_STAGE_DISPATCH:
-        handler_dispatch(req);
-        break;
+        if (!handler_dispatch(req))
+            break;
+        /* fall through */
     case PMI_STAGE_BEFORE:
-        if (!pmi_filter_before(req, false))
-            handler_next(req, PMI_STAGE_HANDLER);
-        break;
+        if (pmi_filter_before(req, false))
+            break;
+        handler_next(req, PMI_STAGE_HANDLER);
+        /* fall through */
     case PMI_STAGE_HANDLER:
         req->held = true;
         handler_call(req);

@@ -372,14 +372,17 @@ void pmi_pushes_init(pmi_pushes *pushes, pm_app *app)
     memset(pushes, 0, sizeof *pushes);
     pushes->app = app;
     pushes->env = pmi_loop_env(pm_app_loop(app));
+    pmi_spares_init(&pushes->spare_jobs, pushes->env, sizeof(pmi_push_job),
+                    sizeof(pmi_push_job), PUSH_SPARE_MAX);
+    pmi_spares_init(&pushes->spare_legs, pushes->env, sizeof(push_leg),
+                    sizeof(push_leg), PUSH_SPARE_MAX);
     pmi_list_init(&pushes->jobs);
 }
 
 pm_err pmi_push_open(pmi_pushes *pushes, pm_push_cb cb, void *ctx,
                      pmi_push_job **out)
 {
-    pmi_push_job *job =
-        pmi_spares_get(&pushes->spare_jobs, pushes->env, sizeof *job);
+    pmi_push_job *job = pmi_spares_get(&pushes->spare_jobs);
     if (!job)
         return PM_ENOMEM;
     job->pushes = pushes;
@@ -394,8 +397,7 @@ pm_err pmi_push_open(pmi_pushes *pushes, pm_push_cb cb, void *ctx,
 static push_leg *push_leg_new(pmi_push_job *job)
 {
     pmi_pushes *pushes = job->pushes;
-    push_leg *leg =
-        pmi_spares_get(&pushes->spare_legs, pushes->env, sizeof *leg);
+    push_leg *leg = pmi_spares_get(&pushes->spare_legs);
     if (!leg)
         return NULL;
     leg->job = job;
@@ -452,10 +454,10 @@ void pmi_push_drop(pmi_push_job *job)
         push_leg *leg = PMI_OUTER(node, push_leg, in_job);
         pmi_uids_unref(leg->uids);
         pmi_buf_fini(&leg->missed);
-        pmi_spares_put(&pushes->spare_legs, pushes->env, leg, PUSH_SPARE_MAX);
+        pmi_spares_put(&pushes->spare_legs, leg);
     }
     pmi_buf_fini(&job->extra);
-    pmi_spares_put(&pushes->spare_jobs, pushes->env, job, PUSH_SPARE_MAX);
+    pmi_spares_put(&pushes->spare_jobs, job);
 }
 
 static push_leg *push_leg_after(pmi_push_job *job, push_leg *leg)
@@ -573,8 +575,8 @@ static void push_answered(const pmi_rpc_answer *answer, void *ctx)
 
 void pmi_pushes_fini(pmi_pushes *pushes)
 {
-    pmi_spares_fini(&pushes->spare_legs, pushes->env);
-    pmi_spares_fini(&pushes->spare_jobs, pushes->env);
+    pmi_spares_fini(&pushes->spare_legs);
+    pmi_spares_fini(&pushes->spare_jobs);
 }
 
 void pmi_pushes_close(pmi_pushes *pushes)

@@ -42,14 +42,12 @@ struct pmi_remotes {
     pmi_link telling; /* remote_call whose result is with the filters */
     pm_rpc_error_cb error;
     void *error_ctx;
-    struct remote_call *spare;
-    uint32_t spares;
+    pmi_spares calls;
 };
 
 /* A call of the application: who hears its result. */
 typedef struct remote_call {
     pm_app *app;
-    struct remote_call *next_spare;
     pm_rpc_cb cb;
     void *ctx;
     pmi_link telling;
@@ -71,6 +69,9 @@ pm_err pmi_remotes_new(pm_app *app, pmi_remotes **out)
     remotes->env = env;
     pmi_loop_map_init(pm_app_loop(app), &remotes->by_method);
     pmi_list_init(&remotes->telling);
+    /* The method is written in any case. */
+    pmi_spares_init(&remotes->calls, env, sizeof(remote_call),
+                    offsetof(remote_call, method), REMOTE_SPARE_MAX);
     pmi_rpc_serve(pmi_app_rpc(app), PMI_OP_CALL, remote_serve);
     *out = remotes;
     return PM_OK;
@@ -95,11 +96,7 @@ void pmi_remotes_free(pmi_remotes *remotes)
     }
     pmi_map_fini(&remotes->by_method);
     remote_times_fini(remotes, &remotes->stray);
-    while (remotes->spare) {
-        remote_call *call = remotes->spare;
-        remotes->spare = call->next_spare;
-        pmi_free(remotes->env, call);
-    }
+    pmi_spares_fini(&remotes->calls);
     pmi_free(remotes->env, remotes->filters);
     pmi_free(remotes->env, remotes);
 }
@@ -250,14 +247,7 @@ static void remote_after(const remote_call *call, const pm_rpc_result *result)
 
 static void remote_call_free(remote_call *call)
 {
-    pmi_remotes *remotes = pmi_app_remotes(call->app);
-    if (remotes->spares >= REMOTE_SPARE_MAX) {
-        pmi_free(remotes->env, call);
-        return;
-    }
-    call->next_spare = remotes->spare;
-    remotes->spare = call;
-    remotes->spares++;
+    pmi_spares_put(&pmi_app_remotes(call->app)->calls, call);
 }
 
 static void remote_answer(const pmi_rpc_answer *answer, void *ctx)
@@ -294,14 +284,9 @@ static remote_call *remote_call_new(pm_app *app, const pm_rpc_opts *opts,
 {
     size_t len = entry ? entry->len : strlen(opts->method);
     pmi_remotes *remotes = pmi_app_remotes(app);
-    remote_call *call = remotes->spare;
-    if (call) {
-        remotes->spare = call->next_spare;
-        remotes->spares--;
-    } else if (!(call = pmi_alloc(remotes->env, sizeof *call))) {
+    remote_call *call = pmi_spares_get(&remotes->calls);
+    if (!call)
         return NULL;
-    }
-    memset(call, 0, offsetof(remote_call, method)); /* written below */
     call->app = app;
     call->cb = cb;
     call->ctx = ctx;

@@ -18,8 +18,7 @@ struct pmi_requests {
     const pmi_env *env;
     pmi_counts *counts; /* borrowed: the app's */
     void (*run)(pm_request *req);
-    pm_request *spare; /* freed ones, linked by origin */
-    uint32_t spares;
+    pmi_spares spares;
     bool watched;
     size_t busy;   /* wire side open */
     pmi_link all;  /* every request the app knows, by in_app */
@@ -45,6 +44,8 @@ pm_err pmi_requests_new(pm_app *app, pmi_requests **out)
     requests->app = app;
     requests->env = env;
     requests->counts = pmi_app_counts(app);
+    pmi_spares_init(&requests->spares, env, sizeof(pm_request),
+                    offsetof(pm_request, detail), REQUEST_SPARE_MAX);
     pmi_list_init(&requests->all);
     pmi_loop_map_init(pm_app_loop(app), &requests->by_id);
     pmi_buf_init(&requests->scratch, env, SIZE_MAX);
@@ -76,16 +77,9 @@ const pmi_histogram *pmi_requests_stray_times(const pmi_requests *requests)
 
 pm_request *pmi_request_new(pmi_requests *requests, pm_session *session)
 {
-    pm_request *req = requests->spare;
-    if (req) {
-        requests->spare = req->origin;
-        requests->spares--;
-        memset(req, 0, sizeof *req);
-    } else {
-        req = pmi_zalloc(requests->env, sizeof *req);
-        if (!req)
-            return NULL;
-    }
+    pm_request *req = pmi_spares_get(&requests->spares);
+    if (!req)
+        return NULL;
     req->app = requests->app;
     req->loop = pm_app_loop(requests->app);
     req->session = session;
@@ -106,6 +100,7 @@ pm_err pmi_request_set_route(pm_request *req, pmi_route_entry *entry,
     req->entry = entry;
     if (entry) {
         req->route = entry->route;
+        req->route_len = entry->route_len;
         req->type_len = entry->type_len;
         return PM_OK;
     }
@@ -114,6 +109,7 @@ pm_err pmi_request_set_route(pm_request *req, pmi_route_entry *entry,
     if (!req->owned_route)
         return PM_ENOMEM;
     req->route = req->owned_route;
+    req->route_len = (uint8_t)route.len;
     dot = strchr(req->route, '.');
     req->type_len = dot ? (uint8_t)(dot - req->route) : 0;
     return PM_OK;
@@ -145,12 +141,8 @@ void pmi_request_release(pm_request *req)
         /* The app has gone; this request alone held the loop. */
         pmi_free(pmi_loop_env(loop), req);
         pmi_loop_drop(loop);
-    } else if (requests->spares < REQUEST_SPARE_MAX) {
-        req->origin = requests->spare;
-        requests->spare = req;
-        requests->spares++;
     } else {
-        pmi_free(requests->env, req);
+        pmi_spares_put(&requests->spares, req);
     }
 }
 
@@ -245,11 +237,7 @@ void pmi_requests_free(pmi_requests *requests)
 {
     if (!requests)
         return;
-    while (requests->spare) {
-        pm_request *req = requests->spare;
-        requests->spare = req->origin;
-        pmi_free(requests->env, req);
-    }
+    pmi_spares_fini(&requests->spares);
     pmi_map_fini(&requests->by_id);
     pmi_buf_fini(&requests->scratch);
     pmi_free(requests->env, requests->stray_times);

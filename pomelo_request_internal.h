@@ -63,7 +63,7 @@ struct pm_request {
     void *origin;      /* for answer: pm_call on a backend */
     const char *route; /* entry's, or owned_route */
     char *owned_route;
-    uint8_t type_len;
+    uint8_t route_len, type_len;
     uint32_t wire_id; /* the client's; 0: a notify */
     uint64_t id;      /* 0 until somebody asks */
     pm_body body;
@@ -84,8 +84,8 @@ struct pm_request {
     pm_err cancelled; /* PM_OK, or why */
     pm_response response;
     pmi_buf response_store;        /* owns response.body when it must last */
-    char detail[96];               /* owns response.detail likewise */
     struct pmi_serial_wait *waits; /* in the lanes of serial filters */
+    char detail[96];               /* owns response.detail likewise */
 };
 
 pm_err pmi_requests_new(pm_app *app, pmi_requests **out);

@@ -49,8 +49,7 @@ struct pmi_router {
     pmi_link open;         /* choices that somebody waits for */
     pmi_link late;         /* forgotten ones that the application holds */
     const pmi_router_sessions *sessions; /* set before the first choice */
-    pm_choice *spares;
-    uint32_t spares_count;
+    pmi_spares choices;
 };
 
 struct pm_choice {
@@ -63,7 +62,6 @@ struct pm_choice {
     char *text;         /* a long string of param: owned */
     pmi_router_cb done; /* NULL: nobody waits any more */
     void *ctx;
-    pm_choice *next_spare;
     char small[64]; /* a short one */
 };
 
@@ -202,30 +200,20 @@ static void router_free_choice(pm_choice *choice)
     pm_loop *loop = choice->loop;
     pmi_list_remove(&choice->link);
     router_drop_param(choice);
-    if (router && router->spares_count < ROUTER_SPARES_MAX) {
-        choice->next_spare = router->spares;
-        router->spares = choice;
-        router->spares_count++;
+    if (router) {
+        pmi_spares_put(&router->choices, choice);
         return;
     }
     pmi_free(pmi_loop_env(loop), choice);
-    if (!router)
-        pmi_loop_drop(loop);
+    pmi_loop_drop(loop);
 }
 
 static pm_choice *router_new_choice(pmi_router *router, pm_param param)
 {
-    pm_choice *choice = router->spares;
+    pm_choice *choice = pmi_spares_get(&router->choices);
     pm_loop *loop = pm_app_loop(router->app);
-    if (choice) {
-        router->spares = choice->next_spare;
-        router->spares_count--;
-    } else {
-        choice = pmi_alloc(pmi_loop_env(loop), sizeof *choice);
-    }
     if (!choice)
         return NULL;
-    memset(choice, 0, offsetof(pm_choice, small));
     choice->router = router;
     choice->sessions = router->sessions;
     choice->loop = loop;
@@ -318,6 +306,8 @@ pm_err pmi_router_new(pm_app *app, pmi_router **out)
     router->app = app;
     router->env = env;
     pmi_loop_map_init(pm_app_loop(app), &router->types);
+    pmi_spares_init(&router->choices, env, sizeof(pm_choice),
+                    offsetof(pm_choice, small), ROUTER_SPARES_MAX);
     pmi_list_init(&router->open);
     pmi_list_init(&router->late);
     *out = router;
@@ -367,11 +357,7 @@ void pmi_router_free(pmi_router *router)
         choice->router = NULL;
         pmi_loop_hold(choice->loop);
     }
-    while (router->spares) {
-        pm_choice *choice = router->spares;
-        router->spares = choice->next_spare;
-        pmi_free(router->env, choice);
-    }
+    pmi_spares_fini(&router->choices);
     router_free_types(router);
     pmi_free(router->env, router);
 }

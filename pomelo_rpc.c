@@ -11,6 +11,7 @@
 #include "pomelo_call_internal.h"
 
 #define RPC_SPARE_MAX 2048
+#define RPC_CHOICES_MAX 1                     /* most routers answer at once */
 #define RPC_GENERATION_FIRST (UINT32_MAX - 3) /* it wraps early, or untried */
 #define RPC_DETAIL_MAX 200
 #define RPC_TRACE_SHIFT 29 /* five bytes on the wire */
@@ -27,7 +28,6 @@ typedef struct rpc_call {
     };
     pmi_rpc_answer_cb cb;
     void *ctx;
-    struct rpc_call *next_spare;
     pm_err err;            /* what the task tells */
     bool failing;          /* the task is under way */
     bool routing;          /* the router has it */
@@ -57,9 +57,8 @@ struct pmi_rpc {
     uint32_t busy;                   /* asked for and not completed */
     uint64_t push_keys[2];           /* of hashes: rpc_terms */
     uint64_t last_trace; /* starts anywhere: servers draw different ones */
-    rpc_call *spare_calls;
-    uint32_t spares;
-    struct rpc_choice *spare_choice; /* or NULL */
+    pmi_spares calls;
+    pmi_spares choices;
     pmi_link loose; /* calls on no link: failing, routing, or to ourselves */
     bool closed;
 };
@@ -97,17 +96,13 @@ static rpc_call *rpc_find(pmi_rpc *rpc, uint64_t id)
 
 static rpc_call *rpc_call_new(pmi_rpc *rpc)
 {
-    rpc_call *call = rpc->spare_calls;
+    rpc_call *call;
     uint32_t slot;
     if (!rpc->free_slot && !rpc_grow_slots(rpc))
         return NULL;
-    if (call) {
-        rpc->spare_calls = call->next_spare;
-        rpc->spares--;
-        memset(call, 0, sizeof *call);
-    } else if (!(call = pmi_zalloc(rpc->env, sizeof *call))) {
+    call = pmi_spares_get(&rpc->calls);
+    if (!call)
         return NULL;
-    }
     slot = rpc->free_slot - 1;
     rpc->free_slot = rpc->slots[slot].next_free;
     if (++rpc->slots[slot].generation == 0)
@@ -139,13 +134,7 @@ static void rpc_call_end(rpc_call *call)
         call->server->in_flight--;
         pmi_server_unref(pmi_app_cluster(rpc->app), call->server);
     }
-    if (rpc->spares < RPC_SPARE_MAX) {
-        call->next_spare = rpc->spare_calls;
-        rpc->spare_calls = call;
-        rpc->spares++;
-    } else {
-        pmi_free(rpc->env, call);
-    }
+    pmi_spares_put(&rpc->calls, call);
 }
 
 /* The one place where a call completes. */
@@ -309,30 +298,21 @@ typedef struct rpc_choice {
     rpc_call *call;                /* NULL: a notify */
     uint64_t call_id;
     rpc_copy *copy; /* of a notify that waits */
-    struct rpc_choice *next_spare;
     bool answered;
     pm_err err;
 } rpc_choice;
 
 static rpc_choice *rpc_choice_new(pmi_rpc *rpc)
 {
-    rpc_choice *choice = rpc->spare_choice;
+    rpc_choice *choice = pmi_spares_get(&rpc->choices);
     if (choice)
-        rpc->spare_choice = choice->next_spare;
-    else if (!(choice = pmi_alloc(rpc->env, sizeof *choice)))
-        return NULL;
-    memset(choice, 0, sizeof *choice);
-    choice->rpc = rpc;
+        choice->rpc = rpc;
     return choice;
 }
 
-/* One is kept: most routers answer at once. */
 static void rpc_choice_free(rpc_choice *choice)
 {
-    pmi_rpc *rpc = choice->rpc;
-    pmi_free(rpc->env, rpc->spare_choice);
-    rpc->spare_choice = choice;
-    choice->next_spare = NULL;
+    pmi_spares_put(&choice->rpc->choices, choice);
 }
 
 static void rpc_chosen_late(rpc_choice *choice, pmi_server *server)
@@ -643,6 +623,10 @@ pm_err pmi_rpc_new(pm_app *app, pmi_rpc **out)
         return PM_ENOMEM;
     rpc->app = app;
     rpc->env = env;
+    pmi_spares_init(&rpc->calls, env, sizeof(rpc_call), sizeof(rpc_call),
+                    RPC_SPARE_MAX);
+    pmi_spares_init(&rpc->choices, env, sizeof(rpc_choice), sizeof(rpc_choice),
+                    RPC_CHOICES_MAX);
     rpc->last_trace = pmi_loop_random_u64(pm_app_loop(app)) >> RPC_TRACE_SHIFT;
     rpc->push_keys[0] = pmi_loop_random_u64(pm_app_loop(app));
     rpc->push_keys[1] = pmi_loop_random_u64(pm_app_loop(app));
@@ -739,14 +723,10 @@ void pmi_rpc_free(pmi_rpc *rpc)
 {
     if (!rpc)
         return;
-    while (rpc->spare_calls) {
-        rpc_call *call = rpc->spare_calls;
-        rpc->spare_calls = call->next_spare;
-        pmi_free(rpc->env, call);
-    }
+    pmi_spares_fini(&rpc->calls);
     pmi_asked_fini(&rpc->asked);
     pmi_peers_fini(&rpc->peers);
-    pmi_free(rpc->env, rpc->spare_choice);
+    pmi_spares_fini(&rpc->choices);
     pmi_free(rpc->env, rpc->slots);
     pmi_free(rpc->env, rpc);
 }

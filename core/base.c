@@ -139,22 +139,33 @@ char *pmi_strndup(const pmi_env *env, const void *data, size_t len)
     return copy;
 }
 
-void *pmi_spares_get(pmi_spares *spares, const pmi_env *env, size_t bytes)
+void pmi_spares_init(pmi_spares *spares, const pmi_env *env, size_t bytes,
+                     size_t cleared, uint32_t max)
 {
-    void *block = spares->first;
-    PMI_ASSERT(bytes >= sizeof block);
-    if (!block)
-        return pmi_zalloc(env, bytes);
-    memcpy(&spares->first, block, sizeof spares->first);
-    spares->kept--;
-    return memset(block, 0, bytes);
+    PMI_ASSERT(bytes >= sizeof(void *) && cleared <= bytes);
+    memset(spares, 0, sizeof *spares);
+    spares->env = env;
+    spares->bytes = (uint32_t)bytes;
+    spares->cleared = (uint32_t)cleared;
+    spares->max = max;
 }
 
-void pmi_spares_put(pmi_spares *spares, const pmi_env *env, void *block,
-                    uint32_t max)
+void *pmi_spares_get(pmi_spares *spares)
 {
-    if (!block || spares->kept >= max) {
-        pmi_free(env, block);
+    void *block = spares->first;
+    if (block) {
+        memcpy(&spares->first, block, sizeof spares->first);
+        spares->kept--;
+    } else if (!(block = pmi_alloc(spares->env, spares->bytes))) {
+        return NULL;
+    }
+    return memset(block, 0, spares->cleared);
+}
+
+void pmi_spares_put(pmi_spares *spares, void *block)
+{
+    if (!block || spares->kept >= spares->max) {
+        pmi_free(spares->env, block);
         return;
     }
     memcpy(block, &spares->first, sizeof spares->first);
@@ -162,12 +173,12 @@ void pmi_spares_put(pmi_spares *spares, const pmi_env *env, void *block,
     spares->kept++;
 }
 
-void pmi_spares_fini(pmi_spares *spares, const pmi_env *env)
+void pmi_spares_fini(pmi_spares *spares)
 {
     while (spares->first) {
         void *block = spares->first;
         memcpy(&spares->first, block, sizeof spares->first);
-        pmi_free(env, block);
+        pmi_free(spares->env, block);
     }
     spares->kept = 0;
 }

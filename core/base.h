@@ -63,17 +63,21 @@ char *pmi_strdup(const pmi_env *env, const char *text);
 char *pmi_strndup(const pmi_env *env, const void *data, size_t len);
 
 /* Blocks of one size that wait for their next use: what comes and goes with
- * every message is allocated once. All zero is empty. */
+ * every message is allocated once. */
 typedef struct pmi_spares {
+    const pmi_env *env;
     void *first; /* each block begins with a pointer to the next */
-    uint32_t kept;
+    uint32_t bytes, cleared, kept, max;
 } pmi_spares;
-/* Cleared; NULL: out of memory. `bytes`: at least a pointer, always the same */
-void *pmi_spares_get(pmi_spares *spares, const pmi_env *env, size_t bytes);
-/* Keeps at most `max`. NULL is fine. */
-void pmi_spares_put(pmi_spares *spares, const pmi_env *env, void *block,
-                    uint32_t max);
-void pmi_spares_fini(pmi_spares *spares, const pmi_env *env);
+/* bytes: of a block, at least a pointer; cleared: so many of them are 0 when it
+ * is got; max: so many are kept. */
+void pmi_spares_init(pmi_spares *spares, const pmi_env *env, size_t bytes,
+                     size_t cleared, uint32_t max);
+/* NULL: out of memory. */
+void *pmi_spares_get(pmi_spares *spares);
+/* NULL is fine. */
+void pmi_spares_put(pmi_spares *spares, void *block);
+void pmi_spares_fini(pmi_spares *spares);
 
 /* One formatted line to the log, cut at 1000 bytes. `module` is a literal
  * like "conn". The macro tests the level before the arguments are
