@@ -18,7 +18,8 @@
 
 #define PEER_PROOF_MS 5000
 #define PEER_UNPROVEN_MAX 64
-#define PEER_FRAMES_A_WRITE 256
+#define PEER_PARTS 4 /* of what was read at once */
+#define PEER_PART_MIN 1024
 #define PEER_BACKOFF_MS 50
 #define PEER_UNKNOWN_MS 1000
 
@@ -576,8 +577,8 @@ static size_t peer_data(pmi_conn *conn, uint8_t *data, size_t len, void *ctx)
 {
     pmi_peer *peer = ctx;
     pm_loop *loop = pmi_conn_loop(conn);
-    size_t used = 0;
-    unsigned handled = 0;
+    size_t part = pmi_max(len / PEER_PARTS, PEER_PART_MIN);
+    size_t used = 0, next = part;
     peer->heard_us = pmi_loop_now_us(loop);
     while (used < len) {
         pmi_frame frame;
@@ -593,9 +594,6 @@ static size_t peer_data(pmi_conn *conn, uint8_t *data, size_t len, void *ctx)
             why = peer_frame(peer, &frame);
         else if (!why)
             why = n == PM_ESIZE ? PM_CLOSE_PACKAGE_SIZE : PM_CLOSE_PACKAGE;
-        /* So that the other end works while the rest is worked off here. */
-        if (++handled % PEER_FRAMES_A_WRITE == 0 && !pmi_conn_is_closing(conn))
-            pmi_conn_flush(conn);
         if (pmi_conn_is_closing(conn))
             return len;
         if (why) {
@@ -603,6 +601,13 @@ static size_t peer_data(pmi_conn *conn, uint8_t *data, size_t len, void *ctx)
             return len;
         }
         used += (size_t)n;
+        /* So that the other end works while the rest is worked off here. */
+        if (used >= next) {
+            pmi_conn_flush(conn);
+            next = used + part;
+            if (pmi_conn_is_closing(conn))
+                return len;
+        }
         if (peer->waits)
             break;
         if (used < len && pmi_loop_over_budget(loop)) {

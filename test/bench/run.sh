@@ -196,15 +196,14 @@ rpc_rate() { # NAME CONC WANT: 0: it is only told
 spin_rows() {
     wanted rpc || return
     cluster --spin 100
-    rpc_rate 'rpc bytes, 64 outstanding, spin_us 100' 64 500000
-    rpc_rate 'rpc bytes, 1024 outstanding, spin_us 100' 1024 1000000
+    rpc_rate 'rpc bytes, 64 outstanding, spin_us 100' 64 0
     # shellcheck disable=SC2046
     gone $(echo "$both" | tr , ' ')
 }
 
 rpc_rows() {
     wanted rpc || return
-    rpc_rate 'rpc bytes, 64 outstanding' 64 0
+    rpc_rate 'rpc bytes, 64 outstanding' 64 500000
     rpc_rate 'rpc bytes, 1024 outstanding' 1024 1000000
     : >"$dir/calls.json"
     for i in $(seq "$RUNS"); do calls 200000 64 true "$dir/calls.json" || return; done
