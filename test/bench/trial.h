@@ -112,19 +112,22 @@ static inline void trial_hurry(int level)
     sched_setscheduler(0, SCHED_RR, &param);
 }
 
-/* Where there are several cores: this one. */
+/* Where there are several cores: this one of those that the process had when
+ * it first asked. (A child of one who is pinned inherits a single core.) */
 static inline void trial_pin(int core)
 {
-    cpu_set_t all, one;
+    static cpu_set_t all;
+    cpu_set_t one;
     int seen = 0;
-    if (sched_getaffinity(0, sizeof all, &all) || CPU_COUNT(&all) < 2)
+    if (!CPU_COUNT(&all) && sched_getaffinity(0, sizeof all, &all))
         return;
     CPU_ZERO(&one);
     for (size_t i = 0; i < CPU_SETSIZE; i++)
         if (CPU_ISSET(i, &all) && seen++ == core)
             CPU_SET(i, &one);
-    if (CPU_COUNT(&one))
-        sched_setaffinity(0, sizeof one, &one);
+    if (CPU_COUNT(&all) > 1 && CPU_COUNT(&one) &&
+        sched_setaffinity(0, sizeof one, &one))
+        trial_die("sched_setaffinity");
 }
 
 static inline void trial_descriptors(size_t need)
