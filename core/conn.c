@@ -17,7 +17,7 @@
 
 enum {
     CONN_INLINE_FLUSH = 256 * 1024,
-    CONN_WAITING_MAX = 4,       /* connections that hold a chunk for a turn */
+    CONN_WAITING_MAX = 2,       /* connections that hold a chunk for a turn */
     CONN_LOW_WATER = 16 * 1024, /* over it, `drained` tells when all has left */
     CONN_COPY_MAX = 256,  /* smaller shared chunks are copied where cheap */
     CONN_PACK_MAX = 1024, /* and these for a slow peer, as they will lie long */
