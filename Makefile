@@ -357,6 +357,7 @@ help:
 	@echo "make              the library: build/libpomelo.a, build/libpomelo.so"
 	@echo "make run          build the examples and serve them"
 	@echo "make check        every test, plain and with sanitizers (minutes)"
+	@echo "make APART=1      the library file by file: for those who change it"
 	@echo "make lint         the house rules"
 	@echo "make examples conformance bench-programs   build the programs"
 	@echo "make bench        CPU beside a floor: docs/PERFORMANCE.md"
