@@ -140,7 +140,7 @@ OBJS := $(SRCS:%.c=$(BUILD)/%.o)
 # The compiler sees all files as one, so that it can put a small function of one
 # where another calls it: a tenth less CPU a message (docs/PERFORMANCE.md).
 # Sanitizers and coverage look at each alone.
-LIB_OBJS := $(if $(SAN)$(APART)$(findstring --coverage,$(CFLAGS)),$(OBJS),$(BUILD)/joined.o)
+LIB_OBJS := $(if $(SAN)$(APART)$(findstring --coverage,$(CFLAGS)$(EXTRA)),$(OBJS),$(BUILD)/joined.o)
 LIB := $(BUILD)/libpomelo.a
 SO := $(BUILD)/libpomelo.so
 
@@ -149,7 +149,7 @@ SO := $(BUILD)/libpomelo.so
 all: $(LIB) $(if $(SAN),,$(SO)) $(BUILD)/pomelo.pc
 
 # Holds the flags of the last build, so that a change of them builds anew.
-FLAGS = $(CC) $(filter-out -Werror,$(ALL_CFLAGS)) $(LDFLAGS)
+FLAGS = $(CC) $(filter-out -Werror,$(ALL_CFLAGS)) $(LDFLAGS)$(if $(APART), apart)
 $(BUILD)/flags: FORCE
 	@mkdir -p $(@D)
 	@echo '$(FLAGS)' | cmp -s - $@ || echo '$(FLAGS)' >$@
@@ -158,9 +158,9 @@ $(BUILD)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(CC) $(INCLUDES) $(PKG_CFLAGS) $(ALL_CFLAGS) -c -o $@ $<
 
-$(BUILD)/joined.c: Makefile
+$(BUILD)/joined.c: FORCE
 	@mkdir -p $(@D)
-	@printf '#include "%s"\n' $(SRCS) >$@
+	@printf '#include <%s>\n' $(SRCS) | cmp -s - $@ || printf '#include <%s>\n' $(SRCS) >$@
 $(BUILD)/joined.o: $(BUILD)/joined.c $(BUILD)/flags
 	$(CC) -I. $(PKG_CFLAGS) $(ALL_CFLAGS) -c -o $@ $<
 

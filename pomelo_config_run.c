@@ -10,6 +10,7 @@
 #include "core/json.h"
 #include "pomelo_config_internal.h"
 #include "pomelo_dialect_internal.h"
+#include "pomelo_proto_internal.h"
 
 #include <cjson/cJSON.h>
 
@@ -230,8 +231,9 @@ static pm_err files_read_dictionary(files_reader *r)
     files->dictionary = list;
     for (entry = list ? tree->child : NULL; entry; entry = entry->next) {
         r->entry = i + 1;
-        if (!cJSON_IsString(entry))
-            return files_wrong(r, NULL, "a route");
+        if (!cJSON_IsString(entry) ||
+            strlen(entry->valuestring) > PMI_ROUTE_MAX)
+            return files_wrong(r, NULL, "a route of at most 255 bytes");
         files->dictionary[i++] = entry->valuestring;
     }
     return err;

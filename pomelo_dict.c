@@ -49,10 +49,17 @@ static int dict_compare(const void *left, const void *right)
 /* ---- Filling ----------------------------------------------------------- */
 static pm_err dict_add(pmi_dict *dict, const char *route)
 {
-    char *copy = pmi_strdup(dict->env, route);
+    size_t len = strlen(route);
+    if (len > PMI_ROUTE_MAX) {
+        PMI_LOG(dict->env, PM_LOG_ERROR, "dict",
+                "dictionary: a route has %u bytes, expected at most %d",
+                (unsigned)len, PMI_ROUTE_MAX);
+        return PM_ECONFIG;
+    }
+    char *copy = pmi_strndup(dict->env, route, len);
     if (!copy)
         return PM_ENOMEM;
-    pm_slice key = pm_text(copy);
+    pm_slice key = pm_bytes(copy, len);
     void *code = (void *)(uintptr_t)(dict->count + 1);
     pm_err err = pmi_map_put(&dict->codes, key, code, NULL);
     if (err != PM_OK) {

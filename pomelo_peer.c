@@ -602,7 +602,7 @@ static size_t peer_data(pmi_conn *conn, uint8_t *data, size_t len, void *ctx)
         }
         used += (size_t)n;
         /* So that the other end works while the rest is worked off here. */
-        if (used >= next) {
+        if (used >= next && used < len) {
             pmi_conn_flush(conn);
             next = used + part;
             if (pmi_conn_is_closing(conn))

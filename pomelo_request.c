@@ -211,6 +211,7 @@ static void request_cut(pm_request *req)
     if (!req->owned_route)
         req->owned_route = pmi_strdup(pmi_loop_env(req->loop), req->route);
     req->route = req->owned_route ? req->owned_route : "";
+    req->route_len = req->owned_route ? req->route_len : 0;
     req->entry = NULL;
     req->app = NULL;
     pmi_loop_hold(req->loop);

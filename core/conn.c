@@ -695,6 +695,8 @@ size_t pmi_conn_queued(const pmi_conn *c)
 
 void pmi_conn_flush(pmi_conn *c)
 {
+    if (!c->blocked && pmi_link_in(&c->dirty) && c->shared->marked)
+        c->shared->marked--;
     pmi_conn_write_out(c);
     if (c->high && pmi_conn_pending(c) == 0 && pmi_conn_alive(c))
         pmi_conn_mark_dirty(c); /* so that `drained` is told */

@@ -108,6 +108,24 @@ static void test_dict_order(void **state)
     pmi_dict_free(dict);
 }
 
+/* A message has one byte for a route's length. */
+static void test_dict_long_route(void **state)
+{
+    char route[PMI_ROUTE_MAX + 2];
+    const char *const list[] = {route};
+    pmi_env env = vectors_env();
+    pmi_dict *dict = NULL;
+    (void)state;
+    memset(route, 'r', sizeof route);
+    route[PMI_ROUTE_MAX + 1] = 0;
+    assert_err(pmi_dict_new(&env, 1, 2, NULL, 0, list, 1, &dict), PM_ECONFIG);
+    assert_null(dict);
+    route[PMI_ROUTE_MAX] = 0;
+    assert_ok(pmi_dict_new(&env, 1, 2, NULL, 0, list, 1, &dict));
+    assert_int_equal(pmi_dict_code(dict, pm_text(route)), 1);
+    pmi_dict_free(dict);
+}
+
 static void test_dict_size(void **state)
 {
     enum { MAX = 65536 };
@@ -471,6 +489,7 @@ static void test_verify_no_memory(void **state)
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_dict_vectors),
     cmocka_unit_test(test_dict_order),
+    cmocka_unit_test(test_dict_long_route),
     cmocka_unit_test(test_dict_size),
     cmocka_unit_test(test_handshake_vectors),
     cmocka_unit_test(test_handshake_parse),

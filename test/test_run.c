@@ -11,6 +11,10 @@
 #include <signal.h>
 #include <sys/stat.h>
 
+#define RUN_X16 "rrrrrrrrrrrrrrrr"
+#define RUN_X64 RUN_X16 RUN_X16 RUN_X16 RUN_X16
+#define RUN_X256 RUN_X64 RUN_X64 RUN_X64 RUN_X64
+
 /* ---- A folder of files ---- */
 
 typedef struct folder {
@@ -199,6 +203,7 @@ static void test_files_wrong(void **state)
          "[{\"username\":\"a\",\"password\":\"b\",\"level\":-1}]", "level"},
         {"dictionary.json", "{\"a\":1}", "array"},
         {"dictionary.json", "[\"a\",1]", "[1]: expected a route"},
+        {"dictionary.json", "[\"" RUN_X256 "\"]", "[0]: expected a route"},
         {"log.json", "{\"level\":\"loud\"}", "level"},
         {"log.json", "[]", ": expected an object"},
         {"log.json", "\"x\"", ": expected an object"},
