@@ -140,8 +140,18 @@ static pm_err downlink_refused(pmi_downlink *down, pm_err err)
     return err;
 }
 
-/* Packages are gathered for a client who keeps up. For one who does not each
- * waits on its own terms. */
+/* May so many more bytes be gathered? What is gathered and what waits behind
+ * it share one limit, and the frame of all of it needs room, too. */
+static bool downlink_has_room(const pmi_downlink *down, size_t len)
+{
+    const pmi_buf *gather = &down->gather->bytes;
+    size_t used = pmi_conn_queued(down->conn) + gather->len;
+    return used + DOWNLINK_FRAME_ROOM <= gather->max &&
+           len <= gather->max - used - DOWNLINK_FRAME_ROOM;
+}
+
+/* Packages are gathered for a client who keeps up. For one who does not, or
+ * who has no room, each waits on its own terms. */
 static pm_err downlink_gather_bytes(pmi_downlink *down, const pm_slice *parts,
                                     size_t count, const pmi_terms *terms)
 {
@@ -152,7 +162,8 @@ static pm_err downlink_gather_bytes(pmi_downlink *down, const pm_slice *parts,
     was = gather->len;
     for (size_t i = 0; i < count; i++)
         len += parts[i].len;
-    if (pmi_conn_is(down->conn) & PMI_CONN_IS_SLOW || len > gather->max - was) {
+    if (pmi_conn_is(down->conn) & PMI_CONN_IS_SLOW ||
+        !downlink_has_room(down, len)) {
         pmi_downlink_flush(down);
         return downlink_refused(
             down, pmi_conn_offer(down->conn, parts, count, terms));

@@ -159,6 +159,28 @@ static void test_close(void **state)
     slow_end(&s);
 }
 
+/* What is gathered and what waits behind it have one limit, in the turn of a
+ * client who reads, too. Nobody is closed for what may be dropped. */
+static void test_gathered(void **state)
+{
+    (void)state;
+    for (int ws = 0; ws < 2; ws++) {
+        slow s = {.ws = ws, .t = {.scheduler = PM_SCHEDULER_BUFFER}};
+        uint32_t sent = 200;
+        slow_open(&s);
+        slow_enter(&s);
+        for (uint32_t i = 0; i < sent; i++) {
+            slow_say(&s, &(slow_push){PM_PUSH_DROP_OLDEST, NULL, i, 1000});
+            assert_true(pm_session_queued(s.session) <= SLOW_LIMIT);
+        }
+        town_run(&s.t, 100);
+        assert_false(s.closed);
+        assert_true(s.got_count > 0);
+        assert_int_equal(s.got_count, sent - pm_session_dropped(s.session));
+        slow_end(&s);
+    }
+}
+
 /* ---- All at once, against the model ------------------------------------ */
 
 static void ask_first(slow *s, uint32_t count)
@@ -653,6 +675,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_replace),
     cmocka_unit_test(test_keys_of_routes),
     cmocka_unit_test(test_close),
+    cmocka_unit_test(test_gathered),
     cmocka_unit_test(test_against_the_model),
     cmocka_unit_test(test_policy_of_the_app),
     cmocka_unit_test(test_from_a_backend),
