@@ -301,7 +301,6 @@ static void conn_flush_dirty(pmi_task *task)
 {
     pmi_conn_shared *shared = PMI_OUTER(task, pmi_conn_shared, flush);
     pmi_link now, *node;
-    shared->marked = 0;
     pmi_list_init(&now);
     pmi_list_move(&now, &shared->dirty);
     while ((node = pmi_list_take(&now)) != NULL) {
@@ -317,15 +316,24 @@ void pmi_conn_mark_dirty(pmi_conn *c)
     if (pmi_link_in(&c->dirty))
         return;
     pmi_list_add(&shared->dirty, &c->dirty);
-    shared->marked++;
     if (!pmi_task_waits(&shared->flush))
         pmi_loop_flush_later(shared->segments.loop, &shared->flush,
                              conn_flush_dirty);
 }
 
+/* Do more than a few wait for the end of the turn? */
+static bool conn_crowd_waits(const pmi_conn_shared *shared)
+{
+    const pmi_link *at = shared->dirty.next;
+    int count = 0;
+    for (; at != &shared->dirty && count <= CONN_WAITING_MAX; at = at->next)
+        count++;
+    return count > CONN_WAITING_MAX;
+}
+
 void pmi_conn_relieve(pmi_conn *c)
 {
-    if (c->shared->marked > CONN_WAITING_MAX && pmi_link_in(&c->dirty) &&
+    if (pmi_link_in(&c->dirty) && conn_crowd_waits(c->shared) &&
         pmi_conn_alive(c) && c->out.last && c->out.last->open)
         pmi_conn_flush(c);
 }
@@ -695,8 +703,6 @@ size_t pmi_conn_queued(const pmi_conn *c)
 
 void pmi_conn_flush(pmi_conn *c)
 {
-    if (!c->blocked && pmi_link_in(&c->dirty) && c->shared->marked)
-        c->shared->marked--;
     pmi_conn_write_out(c);
     if (c->high && pmi_conn_pending(c) == 0 && pmi_conn_alive(c))
         pmi_conn_mark_dirty(c); /* so that `drained` is told */

@@ -45,7 +45,6 @@ typedef struct pmi_conn_shared {
     pmi_segment_pool segments;
     pmi_link dirty;  /* connections with something to write this turn */
     pmi_link behind; /* those whose transport takes no more now */
-    uint32_t marked; /* how many of these */
     pmi_task flush;
     pmi_conn_totals totals;
 } pmi_conn_shared;

@@ -682,7 +682,85 @@ static void test_memory_only_refused(void **state)
     bench_end_all(&b);
 }
 
+/* ---- Many at once ------------------------------------------------------ */
+enum { CROWD = 32 };
+
+typedef struct crowd {
+    bench b;
+    pmi_conn *conns[CROWD];
+    int fds[CROWD], count;
+} crowd;
+
+/* A "?" is answered. */
+static size_t crowd_data(pmi_conn *conn, uint8_t *data, size_t len, void *ctx)
+{
+    pm_slice bytes = {data, len};
+    (void)ctx;
+    if (data[len - 1] == '?')
+        assert_ok(pmi_conn_send(conn, &bytes, 1, 0));
+    return len;
+}
+
+static void crowd_closed(pmi_conn *conn, pm_close_reason reason, void *ctx)
+{
+    (void)conn;
+    (void)reason;
+    (void)ctx;
+}
+
+static const pmi_conn_events crowd_events = {.data = crowd_data,
+                                             .closed = crowd_closed};
+
+static void crowd_accepted(pmi_listener *listener, pmi_conn *conn, void *ctx)
+{
+    crowd *all = ctx;
+    (void)listener;
+    assert_true(all->count < CROWD);
+    all->conns[all->count++] = conn;
+    pmi_conn_start(conn, &crowd_events, all);
+}
+
+static void crowd_say(const crowd *all, const char *word)
+{
+    for (int i = 0; i < CROWD; i++)
+        assert_int_equal(send(all->fds[i], word, 1, MSG_NOSIGNAL), 1);
+}
+
+/* All are ready in one turn: only a few hold a chunk until its end. */
+static void test_crowd(void **state)
+{
+    crowd all = {0};
+    pmi_listen_opts opts = {.host = "127.0.0.1",
+                            .framing = PMI_FRAMING_STREAM,
+                            .limits = bench_limits(),
+                            .accepted = crowd_accepted,
+                            .ctx = &all};
+    size_t before;
+    char got;
+    (void)state;
+    assert_ok(bench_loop(&all.b, VIA_TCP));
+    assert_ok(pmi_listen(all.b.loop, &opts, &all.b.listener));
+    for (int i = 0; i < CROWD; i++)
+        all.fds[i] = wire_connect(pmi_listener_port(all.b.listener));
+    BENCH_UNTIL(&all.b, all.count == CROWD);
+    crowd_say(&all, ".");
+    bench_turns(&all.b, 10);
+    before = all.b.heap.live_bytes;
+    all.b.heap.peak_bytes = before;
+    crowd_say(&all, "?");
+    for (int i = 0; i < CROWD; i++)
+        BENCH_UNTIL(&all.b, recv(all.fds[i], &got, 1, MSG_DONTWAIT) == 1);
+    assert_true(all.b.heap.peak_bytes - before >= PMI_CHUNK_SMALL);
+    assert_true(all.b.heap.peak_bytes - before < 5 * PMI_CHUNK_SMALL);
+    for (int i = 0; i < CROWD; i++) {
+        pmi_conn_free(all.conns[i]);
+        close(all.fds[i]);
+    }
+    bench_end_all(&all.b);
+}
+
 static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(test_crowd),
     cmocka_unit_test(test_sniff_stream),
     cmocka_unit_test(test_sniff_ws),
     cmocka_unit_test(test_upgrade_pipelined),
