@@ -195,11 +195,9 @@ static size_t connector_queued(const pm_session *session)
 {
     const pmi_resume *resume = session->resumes ? session->conn : NULL;
     const pmi_downlink *down = pmi_downlink_of(session);
-    const pmi_gather *gather = down ? down->gather : NULL;
     if (resume && resume->away)
         return pmi_resume_waiting(resume);
-    return down ? pmi_conn_queued(down->conn) + (gather ? gather->bytes.len : 0)
-                : 0;
+    return down ? pmi_downlink_queued(down) : 0;
 }
 
 static uint32_t connector_dropped_of(const pm_session *session)

@@ -140,14 +140,19 @@ static pm_err downlink_refused(pmi_downlink *down, pm_err err)
     return err;
 }
 
+size_t pmi_downlink_queued(const pmi_downlink *down)
+{
+    return pmi_conn_queued(down->conn) +
+           (down->gather ? down->gather->bytes.len : 0);
+}
+
 /* May so many more bytes be gathered? What is gathered and what waits behind
  * it share one limit, and the frame of all of it needs room, too. */
 static bool downlink_has_room(const pmi_downlink *down, size_t len)
 {
-    const pmi_buf *gather = &down->gather->bytes;
-    size_t used = pmi_conn_queued(down->conn) + gather->len;
-    return used + DOWNLINK_FRAME_ROOM <= gather->max &&
-           len <= gather->max - used - DOWNLINK_FRAME_ROOM;
+    size_t max = down->gather->bytes.max;
+    size_t used = pmi_downlink_queued(down) + DOWNLINK_FRAME_ROOM;
+    return used <= max && len <= max - used;
 }
 
 /* Packages are gathered for a client who keeps up. For one who does not, or

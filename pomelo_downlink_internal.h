@@ -82,6 +82,8 @@ void pmi_downlink_kick(pmi_downlink *down, const char *reason,
                        pm_close_reason why);
 /* No word, just the end. */
 void pmi_downlink_close(pmi_downlink *down, pm_close_reason why);
+/* Bytes that have not left, gathered ones among them. */
+size_t pmi_downlink_queued(const pmi_downlink *down);
 /* What is gathered leaves now. */
 void pmi_downlink_flush(pmi_downlink *down);
 
