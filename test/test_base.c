@@ -87,6 +87,38 @@ static void test_own_allocator(void **state)
     assert_heap_empty(&heap);
 }
 
+/* The last one back is the first one out; its head is cleared. */
+static void test_spares(void **state)
+{
+    test_heap heap = {0};
+    pmi_env env = test_env(&heap);
+    pmi_spares spares;
+    uint8_t *a, *b, *c;
+    (void)state;
+    pmi_spares_init(&spares, &env, 32, 24, 2);
+    a = pmi_spares_get(&spares);
+    b = pmi_spares_get(&spares);
+    c = pmi_spares_get(&spares);
+    assert_int_equal(heap.live_blocks, 3);
+    memset(a, 7, 32);
+    memset(b, 7, 32);
+    pmi_spares_put(&spares, a);
+    pmi_spares_put(&spares, b);
+    pmi_spares_put(&spares, c); /* one too many */
+    pmi_spares_put(&spares, NULL);
+    assert_int_equal(heap.live_blocks, 2);
+    assert_ptr_equal(pmi_spares_get(&spares), b);
+    for (int i = 0; i < 32; i++)
+        assert_int_equal(b[i], i < 24 ? 0 : 7);
+    assert_ptr_equal(pmi_spares_get(&spares), a);
+    heap.fail_at = heap.calls + 1;
+    assert_null(pmi_spares_get(&spares));
+    pmi_spares_put(&spares, a);
+    pmi_spares_put(&spares, b);
+    pmi_spares_fini(&spares);
+    assert_heap_empty(&heap);
+}
+
 static void test_overflow(void **state)
 {
     test_heap heap = {0};
@@ -315,6 +347,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_default_allocator),
     cmocka_unit_test(test_incomplete_allocator),
     cmocka_unit_test(test_own_allocator),
+    cmocka_unit_test(test_spares),
     cmocka_unit_test(test_overflow),
     cmocka_unit_test(test_log),
     cmocka_unit_test(test_format),
